@@ -1,0 +1,103 @@
+"""Which topic filters match a topic, without looking at each: exact filters by name, the others by their levels."""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from typing import Final
+
+MULTI: Final = "#"
+SINGLE: Final = "+"
+
+
+def has_wildcard(topic_filter: str) -> bool:
+    return MULTI in topic_filter or SINGLE in topic_filter
+
+
+class _Node:
+    __slots__ = ("children", "topic_filter")
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Node] = {}
+        self.topic_filter: str | None = None
+
+
+class WildcardTree:
+    """Topic filters with wildcards, by their levels (MQTT 3.1.1, 4.7). Costs follow the depth of a topic, not the number
+    of filters.
+    """
+
+    def __init__(self) -> None:
+        self._root = _Node()
+
+    def add(self, topic_filter: str) -> None:
+        node = self._root
+        for level in topic_filter.split("/"):
+            node = node.children.setdefault(level, _Node())
+        node.topic_filter = topic_filter
+
+    def discard(self, topic_filter: str) -> None:
+        path: list[tuple[_Node, str]] = []
+        node = self._root
+        for level in topic_filter.split("/"):
+            if level not in node.children:
+                return
+            path.append((node, level))
+            node = node.children[level]
+        node.topic_filter = None
+        while path and node.topic_filter is None and not node.children:
+            node, level = path.pop()
+            del node.children[level]
+
+    def match(self, topic: str) -> Iterator[str]:
+        """The filters that match `topic`. A leading wildcard does not match a leading `$` (4.7.2)."""
+        levels = topic.split("/")
+        nodes = [self._root]
+        for depth, level in enumerate(levels):
+            below: list[_Node] = []
+            for node in nodes:
+                children = node.children
+                if child := children.get(level):
+                    below.append(child)
+                if depth or not level.startswith("$"):
+                    if child := children.get(SINGLE):
+                        below.append(child)
+                    if (child := children.get(MULTI)) and child.topic_filter is not None:
+                        yield child.topic_filter
+            nodes = below
+            if not nodes:
+                return
+        for node in nodes:
+            if node.topic_filter is not None:
+                yield node.topic_filter
+            if (child := node.children.get(MULTI)) and child.topic_filter is not None:
+                yield child.topic_filter  # `a/#` matches `a` too (4.7.1.2)
+
+
+class TopicIndex:
+    """Topics in order, so that those below a prefix are found without looking at the others."""
+
+    def __init__(self) -> None:
+        self._topics: list[str] = []
+
+    def add(self, topic: str) -> None:
+        """The caller knows that it is not there yet."""
+        insort(self._topics, topic)
+
+    def discard(self, topic: str) -> None:
+        at = bisect_left(self._topics, topic)
+        if at < len(self._topics) and self._topics[at] == topic:
+            del self._topics[at]
+
+    def below(self, topic_filter: str) -> list[str]:
+        """All topics that begin as the filter does before its first wildcard: those that may match it."""
+        ends = [at for mark in (SINGLE, MULTI) if (at := topic_filter.find(mark)) >= 0]
+        prefix = topic_filter[: min(ends)] if ends else topic_filter
+        if topic_filter.endswith("/#"):
+            prefix = prefix.removesuffix("/")  # `a/#` matches `a`
+        start = bisect_left(self._topics, prefix)
+        end = start
+        while end < len(self._topics) and self._topics[end].startswith(prefix):
+            end += 1
+        return self._topics[start:end]
+
+    def clear(self) -> None:
+        self._topics.clear()

@@ -1,0 +1,181 @@
+"""From CONNECT to verdict: ask each protocol "is this yours?", look its identity up, judge, write, admit.
+
+On a cache hit with nothing to write all this happens without a task: `Admissions.decide` answers at once.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from provisioning import log
+from provisioning.core.activate import LoginWrites
+from provisioning.core.blocking import Blocker
+from provisioning.core.login import LoginClaim, Write, judge
+from provisioning.metrics import Metrics
+from provisioning.model.admission import Admission, Rejection, Verdict
+from provisioning.model.credential import Credential
+from provisioning.model.mqtt import Connect, Peer
+from provisioning.model.refusal import Reason, Refusal
+from provisioning.protocols import VendorProtocol
+from provisioning.store.credentials import Credentials
+
+NOBODYS: Final = Rejection(reason=Reason.NOT_PROVEN, code=4, code5=0x86)
+"""For a CONNECT that no protocol calls its own."""
+NOBODYS_VERSION: Final = Rejection(reason=Reason.UNSUPPORTED_VERSION, code=1, code5=0x84)
+MOST_CHANGES: Final = 3
+COUNTED: Final = frozenset({Reason.NOT_PROVEN, Reason.STALE, Reason.ACTIVATION_OFF, Reason.ACTIVATION_SPENT,
+                            Reason.DISABLED, Reason.UNSUPPORTED, Reason.CERTIFICATE_REQUIRED})  # fmt: skip
+"""Refusals that count towards a block: not what is merely malformed, and not what is our own fault."""
+
+
+class Admissions:
+    """Decides CONNECTs, and writes the canonical line of each."""
+
+    def __init__(
+        self,
+        protocols: Sequence[VendorProtocol],
+        credentials: Credentials,
+        writes: LoginWrites,
+        blocker: Blocker,
+        metrics: Metrics,
+    ) -> None:
+        self._protocols = protocols
+        self._credentials = credentials
+        self._writes = writes
+        self._blocker = blocker
+        self._metrics = metrics
+        self._log = log.get()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def decide(self, connect: Connect, peer: Peer) -> Verdict | asyncio.Task[Verdict]:
+        """The verdict, or a task that comes to it. Neither raises."""
+        started = time.perf_counter()
+        for protocol in self._protocols:
+            try:
+                claim = protocol.read_connect(connect)
+            except Refusal as refusal:
+                return self._refuse(protocol, None, connect, peer, refusal, started)
+            if claim is not None:
+                break
+        else:
+            return self._nobodys(connect, peer, started)
+        if self._blocker.is_blocked((claim.identity, peer.address)):
+            return self._refuse(protocol, claim, connect, peer, Refusal(Reason.BLOCKED), started)
+        credential = self._credentials.get(claim.identity)
+        if credential is not None:
+            try:
+                if judge(claim, credential).write is Write.NOTHING:
+                    return self._accept(protocol, claim, credential, peer, started)
+            except Refusal as refusal:
+                return self._refuse(protocol, claim, connect, peer, refusal, started)
+        return asyncio.get_running_loop().create_task(self._decide(protocol, claim, connect, peer, started))
+
+    async def _decide(
+        self, protocol: VendorProtocol, claim: LoginClaim, connect: Connect, peer: Peer, started: float
+    ) -> Verdict:
+        try:
+            credential = await self._granted(claim)
+            return self._accept(protocol, claim, credential, peer, started)
+        except Refusal as refusal:
+            return self._refuse(protocol, claim, connect, peer, refusal, started)
+        except Exception:
+            self._log.exception("mqtt.login", protocol=protocol.name, peer=str(peer), outcome="failed", reason="internal")
+            self._metrics.login(protocol.name, "failed", Reason.INTERNAL, time.perf_counter() - started)
+            return protocol.reject(Reason.INTERNAL)
+
+    async def _granted(self, claim: LoginClaim) -> Credential:
+        """The credential by which the claim holds, when all that the login writes is durable.
+
+        Raises:
+            Refusal: the claim does not hold.
+        """
+        for _ in range(MOST_CHANGES):
+            credential = self._credentials.get(claim.identity) or await self._credentials.look_up(claim.identity)
+            match judge(claim, credential).write:
+                case Write.NOTHING:
+                    return credential
+                case Write.ISSUE:
+                    await self._writes.issue(credential)
+                    if self._credentials.is_current(credential):
+                        return credential
+                case Write.ACTIVATION:
+                    await self._writes.activate(credential)
+                    if self._credentials.is_current(credential):
+                        self._credentials.mark_activated(credential)
+                        return credential
+                case Write.CREATE:
+                    await self._writes.create(credential)
+                    self._credentials.forget(claim.identity)
+        raise Refusal(Reason.UNAVAILABLE, error="the registry changes faster than it can be read")
+
+    def acknowledged(self, admission: Admission) -> None:
+        """The device has said that it holds the pushed secret."""
+        self._metrics.activation(admission.identity.protocol, "acknowledged")
+        if admission.once:
+            task = asyncio.get_running_loop().create_task(self._close_activation(admission))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _close_activation(self, admission: Admission) -> None:
+        try:
+            await self._writes.close_activation(admission.device_id)
+        except Refusal as refusal:
+            self._log.warning("mqtt.activate", device=admission.identity.device, outcome="failed", reason=str(refusal))
+
+    def _accept(
+        self, protocol: VendorProtocol, claim: LoginClaim, credential: Credential, peer: Peer, started: float
+    ) -> Admission:
+        seconds = time.perf_counter() - started
+        identity = credential.identity
+        self._log.info(
+            "mqtt.login", protocol=identity.protocol, product=identity.product, device=identity.device, peer=str(peer),
+            means=str(claim.means), outcome="accepted", ms=round(seconds * 1000, 2),
+        )  # fmt: skip
+        self._metrics.login(protocol.name, "accepted", "", seconds)
+        return protocol.admit(claim, credential)
+
+    def _refuse(
+        self,
+        protocol: VendorProtocol,
+        claim: LoginClaim | None,
+        connect: Connect,
+        peer: Peer,
+        refusal: Refusal,
+        started: float,
+    ) -> Rejection:
+        if claim is not None and refusal.reason in COUNTED:
+            self._blocker.refused((claim.identity, peer.address))
+        rejection = protocol.reject(refusal.reason)
+        outcome = "failed" if refusal.reason in {Reason.UNAVAILABLE, Reason.INTERNAL} else "refused"
+        named = (
+            {"product": claim.identity.product, "device": claim.identity.device, "means": str(claim.means)}
+            if claim
+            else {"username": connect.username, "client_id": connect.client_id}
+        )
+        self._line(protocol.name, named, peer, outcome, rejection, started, {k: str(v) for k, v in refusal.detail.items()})
+        return rejection
+
+    def _nobodys(self, connect: Connect, peer: Peer, started: float) -> Rejection:
+        rejection = NOBODYS if connect.level in {4, 5} else NOBODYS_VERSION
+        named = {"username": connect.username, "client_id": connect.client_id}
+        self._line("none", named, peer, "refused", rejection, started, {})
+        return rejection
+
+    def _line(
+        self,
+        protocol: str,
+        named: dict[str, str | None],
+        peer: Peer,
+        outcome: str,
+        rejection: Rejection,
+        started: float,
+        detail: dict[str, str],
+    ) -> None:
+        seconds = time.perf_counter() - started
+        write: Callable[..., None] = self._log.warning if outcome == "failed" else self._log.info
+        write(
+            "mqtt.login", protocol=protocol, **named, peer=str(peer), outcome=outcome, reason=str(rejection.reason),
+            connack=rejection.code, ms=round(seconds * 1000, 2), **detail,
+        )  # fmt: skip
+        self._metrics.login(protocol, outcome, rejection.reason, seconds)

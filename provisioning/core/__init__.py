@@ -1,0 +1,13 @@
+"""The verbs of the house, by subject: no vendor word, no HTTP, no MQTT.
+
+    login      judge: may this claim log in, and what must be written first?
+    activate   the writes that logins need, in groups: sessions of dynamic activation, first logins
+    enrol      a proven claimant gets its device
+    registry   what administrators do to products, groups and devices
+    load       the same in bulk
+    presence   who is connected, told to the database now and then
+    blocking   identities that were refused too often
+    generate   keys and secrets
+
+A verb takes the transaction first and never commits.
+"""

@@ -1,0 +1,227 @@
+"""Rows into the registry: read, group, bring about, and a result for each.
+
+Rows go in batches of one transaction each. A batch that clashes with somebody who writes at the same time is done again
+row by row, so that the good rows are in whatever the others are.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
+
+from provisioning.core import load
+from provisioning.model.refusal import Reason, Refusal
+from provisioning.model.spec import DeviceSpec, GroupSpec, ProductSpec, Spec
+from provisioning.store.database import Database, Tx
+
+BATCH: Final = 1_000
+LONGEST_LINE: Final = 65_536
+
+ReadRow = Callable[[dict[str, object]], Spec]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a line: its number, what it names, and `created`, `updated`, `unchanged` or `failed`."""
+
+    line: int
+    kind: str
+    name: str
+    outcome: str
+    error: str = ""
+
+
+@dataclass(slots=True)
+class Summary:
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    first_failure: str = field(default="")
+
+    @property
+    def total(self) -> int:
+        return self.created + self.updated + self.unchanged + self.failed
+
+    def add(self, result: Result) -> None:
+        setattr(self, result.outcome, getattr(self, result.outcome) + 1)
+        if result.outcome == "failed" and not self.first_failure:
+            self.first_failure = f"line {result.line}: {result.error}"
+
+
+class _Undo(Exception):  # noqa: N818 - it ends a rehearsal
+    """Rolls a rehearsal back."""
+
+
+def words(refusal: Refusal) -> str:
+    """A refusal in words for whoever wrote the row."""
+    detail = refusal.detail
+    match refusal.reason:
+        case Reason.MALFORMED:
+            return f"{detail.get('field')} {detail.get('rule', 'is malformed')}"
+        case Reason.UNKNOWN:
+            kind, name = next(iter(detail.items()), ("it", ""))
+            return f"there is no {kind} {name}"
+        case Reason.DUPLICATE:
+            return f"{detail.get('field')} is taken by another one"
+        case Reason.UNAVAILABLE:
+            return f"the database is away: {detail.get('error', '')}"
+        case Reason.NOT_ALLOCATED:
+            return "the device is not allocated: it has no secret to change"
+    return str(refusal)
+
+
+def read_line(line: str, readers: Mapping[str, ReadRow]) -> Spec:
+    """Raises: Refusal MALFORMED, with details `field` and `rule`."""
+    if len(line) > LONGEST_LINE:
+        raise Refusal(Reason.MALFORMED, field="the line", rule=f"is longer than {LONGEST_LINE} characters")
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        raise Refusal(Reason.MALFORMED, field="the line", rule="is not JSON") from None
+    if not isinstance(row, dict):
+        raise Refusal(Reason.MALFORMED, field="the line", rule="is not a JSON object")
+    protocol = row.get("protocol")
+    if not isinstance(protocol, str) or protocol not in readers:
+        raise Refusal(Reason.MALFORMED, field="protocol", rule=f"must be one of {', '.join(readers)}")
+    return readers[protocol](row)
+
+
+def _described(spec: Spec) -> tuple[str, str]:
+    match spec:
+        case ProductSpec():
+            return "product", spec.key
+        case GroupSpec():
+            return "group", spec.key
+        case DeviceSpec():
+            return "device", f"{spec.product}/{spec.key}" if spec.key else f"{spec.group}:{spec.serial}"
+
+
+async def import_rows(
+    database: Database,
+    lines: Iterable[str],
+    readers: Mapping[str, ReadRow],
+    *,
+    dry_run: bool = False,
+    demo: bool = False,
+    on_result: Callable[[Result], None] = lambda _: None,
+) -> Summary:
+    """Bring about what the lines state, in their order. Blank lines are passed over.
+
+    `on_result` hears of each line once it is durable; in a dry run, once it has been rehearsed. A dry run rehearses all
+    lines in one transaction and rolls it back: later lines see what earlier ones did.
+
+    Raises:
+        Refusal: UNAVAILABLE, when the database goes away; what was reported is in.
+    """
+    summary = Summary()
+
+    def report(result: Result) -> None:
+        summary.add(result)
+        on_result(result)
+
+    runs = _runs(_numbered(lines), readers)
+    if dry_run:
+        try:
+            async with database.begin() as tx:
+                for run in runs:
+                    for result in await _rehearse(tx, run, demo=demo):
+                        report(result)
+                raise _Undo
+        except _Undo:
+            return summary
+    for run in runs:
+        for result in await _commit(database, run, demo=demo):
+            report(result)
+    return summary
+
+
+Item = tuple[int, Spec | Refusal]
+
+
+def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+
+
+def _runs(lines: Iterator[tuple[int, str]], readers: Mapping[str, ReadRow]) -> Iterator[list[Item]]:
+    """Batches of lines, in order."""
+    while batch := list(islice(lines, BATCH)):
+        items: list[Item] = []
+        for number, line in batch:
+            try:
+                items.append((number, read_line(line, readers)))
+            except Refusal as refusal:
+                items.append((number, refusal))
+        yield items
+
+
+async def _commit(database: Database, items: Sequence[Item], *, demo: bool) -> list[Result]:
+    try:
+        async with database.begin() as tx:
+            return await _apply(tx, items, demo=demo)
+    except Refusal as refusal:
+        if refusal.reason is Reason.UNAVAILABLE:
+            raise
+        if len(items) == 1:
+            return [_failed(items[0], refusal)]
+    return [result for item in items for result in await _commit(database, [item], demo=demo)]
+
+
+async def _rehearse(tx: Tx, items: Sequence[Item], *, demo: bool) -> list[Result]:
+    """As `_commit`, inside a transaction that goes on: a clash undoes its own part alone."""
+    from provisioning.store.database import refusal_of  # noqa: PLC0415
+
+    try:
+        async with tx.db.transaction():
+            return await _apply(tx, items, demo=demo)
+    except Exception as error:
+        refusal = error if isinstance(error, Refusal) else refusal_of(error)
+        if refusal is None or refusal.reason is Reason.UNAVAILABLE:
+            raise
+        if len(items) == 1:
+            return [_failed(items[0], refusal)]
+    return [result for item in items for result in await _rehearse(tx, [item], demo=demo)]
+
+
+def _failed(item: Item, refusal: Refusal) -> Result:
+    number, spec = item
+    kind, name = ("", "") if isinstance(spec, Refusal) else _described(spec)
+    return Result(number, kind, name, "failed", words(refusal))
+
+
+async def _apply(tx: Tx, items: Sequence[Item], *, demo: bool) -> list[Result]:
+    """Products and groups one at a time, devices that follow each other in one go."""
+    results: list[Result] = []
+    devices: list[tuple[int, DeviceSpec]] = []
+
+    async def settle() -> None:
+        for protocol in sorted({spec.protocol for _, spec in devices}):
+            part = [(number, spec) for number, spec in devices if spec.protocol == protocol]
+            for (number, spec), outcome in zip(part, await load.put_devices(tx, [s for _, s in part]), strict=True):
+                kind, name = _described(spec)
+                if isinstance(outcome, Refusal):
+                    results.append(Result(number, kind, name, "failed", words(outcome)))
+                else:
+                    results.append(Result(number, kind, name, str(outcome[0])))
+        devices.clear()
+
+    for number, spec in items:
+        if isinstance(spec, DeviceSpec):
+            devices.append((number, spec))
+            continue
+        await settle()
+        if isinstance(spec, Refusal):
+            results.append(Result(number, "", "", "failed", words(spec)))
+            continue
+        kind, name = _described(spec)
+        try:
+            if isinstance(spec, ProductSpec):
+                outcome, _ = await load.put_product(tx, spec, demo=demo)
+            else:
+                outcome, _ = await load.put_group(tx, spec)
+            results.append(Result(number, kind, name, str(outcome)))
+        except Refusal as refusal:
+            results.append(Result(number, kind, name, "failed", words(refusal)))
+    await settle()
+    return sorted(results, key=lambda result: result.line)

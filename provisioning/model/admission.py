@@ -1,0 +1,118 @@
+"""The answer to a CONNECT."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from provisioning.model.identity import Identity
+from provisioning.model.mqtt import Message
+from provisioning.model.refusal import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """Which topics a session may use: all below its prefixes, each ending with `/`."""
+
+    prefixes: tuple[str, ...]
+    reserved: frozenset[str] = frozenset()
+    """Topics below the prefixes that only the service itself publishes to."""
+
+    def may_publish(self, topic: str) -> bool:
+        return topic.startswith(self.prefixes) and topic not in self.reserved
+
+    def may_subscribe(self, topic_filter: str) -> bool:
+        """Wildcards are fine below a prefix: a filter that reaches above it does not start with it."""
+        return topic_filter.startswith(self.prefixes)
+
+    def may_receive(self, topic: str) -> bool:
+        return topic.startswith(self.prefixes)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the service tells a device on its own account; the device may answer on `reply_topic`."""
+
+    message: Message
+    reply_topic: str
+    timeout: float
+    """Seconds to wait for the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """A secret that must reach its device: pushed unasked, repeated until the device says that it has it."""
+
+    message: Message
+    reply_topic: str
+    accepts: Callable[[bytes], bool]
+    """Does this payload on `reply_topic` acknowledge the push?"""
+    delay: float
+    """Seconds from CONNACK to the first push."""
+    interval: float
+    """Seconds without an acknowledgement before the push is repeated."""
+    repeats: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the service says to a message from a device."""
+
+    to_publisher: Message | None = None
+    """Sent to the publishing session alone, subscribed or not."""
+    to_subscribers: Message | None = None
+    close: bool = False
+    """End the session: the protocol's way to refuse a message."""
+
+
+NOTHING = Answer()
+
+
+class Conduct(Protocol):
+    """How one vendor's cloud behaves towards a session. Implemented by each protocol, without I/O."""
+
+    def on_message(self, identity: Identity, message: Message) -> Answer:
+        """A message that the session was allowed to publish."""
+        ...
+
+    def on_forbidden(self, identity: Identity, message: Message) -> Answer:
+        """A message on a topic that the session may not publish to."""
+        ...
+
+    def on_oversize(self, identity: Identity, message: Message) -> Answer:
+        """A message with a payload above the protocol's own limit; its payload has been dropped."""
+        ...
+
+    def farewell(self, identity: Identity, reason: Reason) -> Notice | None:
+        """What to tell a device whose session is about to be ended for `reason`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """A CONNECT is accepted."""
+
+    identity: Identity
+    device_id: int
+    epoch: int
+    """Which of its secrets the device has proven; see `DeviceCredential`."""
+    rights: Rights
+    conduct: Conduct
+    max_payload: int
+    """Bytes of payload that the protocol takes in one PUBLISH."""
+    push: Push | None = None
+    once: bool = False
+    """The push may not be asked for again once it is acknowledged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """A CONNECT is turned down: send CONNACK with this code, then close."""
+
+    reason: Reason
+    code: int
+    """CONNACK return code of MQTT 3.1.1."""
+    code5: int
+    """CONNACK reason code of MQTT 5."""
+
+
+Verdict = Admission | Rejection

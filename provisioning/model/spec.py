@@ -1,0 +1,44 @@
+"""What an administrator states about the registry. None: not stated, so it stays as it is, or gets its default when new."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductSpec:
+    protocol: str
+    key: str
+    secret: str | None = field(default=None, repr=False)
+    name: str | None = None
+    dynamic_activation: bool | None = None
+    auto_create: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSpec:
+    protocol: str
+    key: str
+    password: str | None = field(default=None, repr=False)
+    product: str | None = None
+    name: str | None = None
+    auto_register: bool | None = None
+    auto_activation: bool | None = None
+    freshness: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSpec:
+    """A device by its product and key, by its group and serial number, or by both."""
+
+    protocol: str
+    product: str | None = None
+    key: str | None = None
+    secret: str | None = field(default=None, repr=False)
+    group: str | None = None
+    serial: str | None = None
+    asset: str | None = None
+    name: str | None = None
+    timezone: str | None = None
+    disabled: bool | None = None
+
+
+Spec = ProductSpec | GroupSpec | DeviceSpec

@@ -1,0 +1,64 @@
+"""One folder per vendor; each speaks its vendor's words and nobody else does.
+
+    wire.py   read, check, write: pure
+    http.py   the routes, each four lines long
+    mqtt.py   CONNECT -> claim; what the vendor's cloud answers to messages
+    rows.py   the registry as NDJSON rows
+
+A fifth vendor is one folder and one word in `protocols()`.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from aiohttp import web
+
+from provisioning.core.login import LoginClaim
+from provisioning.model.admission import Admission, Rejection
+from provisioning.model.credential import Credential
+from provisioning.model.mqtt import Connect
+from provisioning.model.refusal import Reason
+from provisioning.model.registry import Device, Group, Product
+from provisioning.model.spec import Spec
+from provisioning.protocols.enos.mqtt import Enos
+from provisioning.settings import Settings
+
+
+class VendorProtocol(Protocol):
+    """What Gatehouse asks of a vendor's protocol."""
+
+    @property
+    def name(self) -> str: ...
+
+    def routes(self) -> Iterable[web.RouteDef]:
+        """The HTTP operations."""
+        ...
+
+    def read_row(self, row: dict[str, object]) -> Spec:
+        """What an import row states. Raises: Refusal MALFORMED, with details `field` and `rule`."""
+        ...
+
+    def write_row(self, thing: Product | Group | Device) -> dict[str, object]:
+        """The row that brings `thing` about again."""
+        ...
+
+    def read_connect(self, connect: Connect) -> LoginClaim | None:
+        """What a CONNECT claims. None: not mine, ask the next protocol.
+
+        Raises:
+            Refusal: it is mine, and not well formed.
+        """
+        ...
+
+    def admit(self, claim: LoginClaim, credential: Credential) -> Admission:
+        """What the accepted device may do, and what it must be told."""
+        ...
+
+    def reject(self, reason: Reason) -> Rejection:
+        """The CONNACK codes for a reason."""
+        ...
+
+
+def protocols(settings: Settings) -> tuple[VendorProtocol, ...]:
+    """All protocols, in the order in which they are asked whether a CONNECT is theirs."""
+    return (Enos(settings.enos),)

@@ -1,0 +1,7 @@
+"""EnOS: HTTP bootstrap (DPS), MQTT login and dynamic activation.
+
+    wire   read, check, write: signatures, requests, replies, CONNECT, the activation payload; and the tables of codes
+    http   POST /{seg}/bootstrap and /{seg}/get/conn
+    mqtt   CONNECT -> claim -> admission; what the cloud answers to messages
+    rows   the registry as NDJSON rows
+"""

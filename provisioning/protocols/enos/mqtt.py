@@ -1,0 +1,110 @@
+"""EnOS over MQTT: from CONNECT to claim, from claim to admission, and what the cloud answers to messages."""
+
+import time
+from collections.abc import Iterable
+
+from aiohttp import web
+
+from provisioning.core.login import LoginClaim, Means
+from provisioning.model.admission import NOTHING, Admission, Answer, Notice, Push, Rejection, Rights
+from provisioning.model.credential import Credential
+from provisioning.model.identity import Identity
+from provisioning.model.mqtt import Connect, Message
+from provisioning.model.refusal import Reason, Refusal
+from provisioning.model.registry import Device, Group, Product
+from provisioning.model.spec import Spec
+from provisioning.protocols.enos import http, rows, wire
+from provisioning.settings import Enos as Settings
+
+LEVELS = frozenset({4, 5})
+"""MQTT 3.1.1 is the vendor's; 5 is accepted for others."""
+
+
+class Enos:
+    """The protocol as the rest of the house sees it, and the conduct of its sessions."""
+
+    name = wire.PROTOCOL
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._methods = frozenset(settings.allowed_signmethods)
+
+    # --- the protocol ---
+
+    def routes(self) -> Iterable[web.RouteDef]:
+        return http.routes(always_200=self._settings.error_http_status == "always200")
+
+    def read_row(self, row: dict[str, object]) -> Spec:
+        return rows.read_row(row)
+
+    def write_row(self, thing: Product | Group | Device) -> dict[str, object]:
+        return rows.write_row(thing)
+
+    def read_connect(self, connect: Connect) -> LoginClaim | None:
+        if connect.username is None or "&" not in connect.username:
+            return None
+        if connect.level not in LEVELS:
+            raise Refusal(Reason.UNSUPPORTED_VERSION)
+        device, _, product = connect.username.rpartition("&")
+        client_id = wire.read_client_id(connect.client_id)
+        if client_id.signmethod not in self._methods:
+            raise wire.malformed("signmethod")
+        if not (wire.KEY.fullmatch(device) and wire.KEY.fullmatch(product)):
+            raise Refusal(Reason.NOT_PROVEN)
+        if self._settings.login_freshness and not _is_fresh(client_id.timestamp, self._settings.login_freshness):
+            raise Refusal(Reason.STALE)
+        return wire.MqttClaim(Identity(self.name, product, device), client_id, connect.password or b"")
+
+    def admit(self, claim: LoginClaim, credential: Credential) -> Admission:
+        device, identity = credential.device, credential.identity
+        assert device is not None
+        topic = wire.activation_topic(identity)
+        push = None
+        if claim.means is Means.PRODUCT:
+            push = Push(
+                message=Message(topic, wire.write_activation(identity, device.asset, device.secret), qos=1),
+                reply_topic=wire.reply_to(topic), accepts=wire.acknowledges, delay=self._settings.push_delay,
+                interval=self._settings.push_interval, repeats=self._settings.push_repeats,
+            )  # fmt: skip
+        return Admission(
+            identity=identity, device_id=device.id, epoch=device.epoch,
+            rights=Rights(wire.prefixes(identity), frozenset({topic})), conduct=self,
+            max_payload=self._settings.max_payload, push=push, once=self._settings.activation_strict,
+        )  # fmt: skip
+
+    def reject(self, reason: Reason) -> Rejection:
+        codes = wire.CONNACKS[reason]
+        return Rejection(reason=reason, code=codes.v3, code5=codes.v5)
+
+    # --- the conduct of its sessions ---
+
+    def on_message(self, identity: Identity, message: Message) -> Answer:
+        reply = wire.answer_report(identity, message.topic, message.payload)
+        if reply is None:
+            return NOTHING
+        return Answer(to_subscribers=Message(wire.reply_to(message.topic), reply, qos=message.qos))
+
+    def on_forbidden(self, identity: Identity, message: Message) -> Answer:  # noqa: ARG002
+        return _error(message, wire.FORBIDDEN)
+
+    def on_oversize(self, identity: Identity, message: Message) -> Answer:  # noqa: ARG002
+        return _error(message, wire.TOO_LARGE)
+
+    def farewell(self, identity: Identity, reason: Reason) -> Notice | None:
+        command = wire.COMMANDS.get(reason)
+        if command is None:
+            return None
+        topic, payload = wire.write_command(identity, command)
+        return Notice(Message(topic, payload), wire.reply_to(topic), self._settings.farewell_timeout)
+
+
+def _error(message: Message, error: tuple[int, str]) -> Answer:
+    """To the publisher itself: it cannot subscribe to the reply of a topic that is not its own."""
+    reply = wire.write_reply(wire.peek_id(message.payload), *error)
+    return Answer(to_publisher=Message(wire.reply_to(message.topic), reply))
+
+
+def _is_fresh(timestamp: str, seconds: int) -> bool:
+    """Milliseconds since the epoch, with or without a fraction."""
+    whole = timestamp.partition(".")[0]
+    return whole.isascii() and whole.isdecimal() and len(whole) <= 15 and abs(time.time() - int(whole) / 1000) <= seconds

@@ -1,0 +1,250 @@
+"""Settings: `config/gatehouse.toml`, overridden by the environment, overridden by `*_FILE` for secrets.
+
+`GATEHOUSE_HTTP__PORT=8081` sets `http.port`; `GATEHOUSE_MASTER_KEY_FILE=/run/secrets/key` reads `master_key` from a file.
+Every setting is documented with its default in `config/gatehouse.toml`; a test keeps that file and this one in step.
+"""
+
+import ipaddress
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from pydantic_settings.exceptions import SettingsError as SourceError
+
+PREFIX: Final = "GATEHOUSE_"
+CONFIG_VARIABLE: Final = "GATEHOUSE_CONFIG"
+DEFAULT_CONFIG: Final = Path("config/gatehouse.toml")
+
+SIGN_METHODS: Final = ("sha256", "hmacsha256", "sha1", "hmacsha1", "md5", "hmacmd5")
+
+
+class SettingsError(Exception):
+    """A setting is unknown or wrong; the text says which one, where and why, in one line."""
+
+
+def _endpoint(value: str) -> str:
+    parts = urlsplit(value)
+    if not parts.scheme or not parts.hostname:
+        raise ValueError("must be scheme://host[:port]")
+    return value
+
+
+def _mqtt_endpoint(value: str) -> str:
+    """Clients hand it to their MQTT library unchanged: a path or a missing port breaks them (EnOS reference, 3)."""
+    parts = urlsplit(value)
+    if not parts.scheme or not parts.hostname or parts.port is None or parts.path or parts.query:
+        raise ValueError("must be exactly scheme://host:port")
+    return value
+
+
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Log(Section):
+    format: Literal["auto", "json", "console"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Database(Section):
+    url: SecretStr | None = None
+    pool_min: int = Field(2, ge=1, le=100)
+    pool_max: int = Field(10, ge=2, le=100)
+    timeout: Seconds = 10.0
+
+
+class Http(Section):
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    max_connections: int = Field(20_000, ge=1)
+    header_timeout: Seconds = 10.0
+    request_timeout: Seconds = 30.0
+
+
+class Mqtt(Section):
+    host: str = "127.0.0.1"
+    port: Port = 11883
+    connect_timeout: Seconds = 10.0
+    max_connections: int = Field(100_000, ge=1)
+    max_per_address: int = Field(20_000, ge=1)
+    max_small_packet: int = Field(65_536, ge=256)
+    max_packet: int = Field(1_048_576, ge=1_024, le=268_435_455)
+    max_keepalive: int = Field(1_200, ge=1, le=65_535)
+    default_keepalive: int = Field(300, ge=1, le=65_535)
+    max_subscriptions: int = Field(500, ge=1)
+    max_retained: int = Field(100, ge=0)
+    max_queued: int = Field(1_000, ge=1)
+    max_queued_bytes: int = Field(4_194_304, ge=1_024)
+    max_inflight: int = Field(64, ge=1, le=65_535)
+    session_expiry: int = Field(86_400, ge=0)
+
+
+class Endpoints(Section):
+    murl: Annotated[str, AfterValidator(_mqtt_endpoint)] | None = None
+    hurl: Annotated[str, AfterValidator(_endpoint)] | None = None
+
+
+class Enos(Section):
+    error_http_status: Literal["rest", "always200"] = "rest"
+    allowed_signmethods: tuple[Literal["sha256", "hmacsha256", "sha1", "hmacsha1", "md5", "hmacmd5"], ...] = SIGN_METHODS
+    login_freshness: int = Field(0, ge=0)
+    activation_retry: int = Field(5, ge=1)
+    activation_strict: bool = False
+    push_delay: float = Field(0.2, ge=0.1, le=0.3)
+    push_interval: float = Field(1.5, ge=0.1, le=1.8)
+    push_repeats: int = Field(2, ge=0, le=2)
+    max_payload: int = Field(524_288, ge=1)
+    farewell_timeout: float = Field(0.8, ge=0, le=5)
+
+
+class Block(Section):
+    refusals: int = Field(4, ge=0)
+    window: Seconds = 120.0
+    duration: Seconds = 300.0
+
+
+class Cache(Section):
+    size: int = Field(200_000, ge=1)
+    negative_ttl: Seconds = 2.0
+
+
+class Events(Section):
+    keep_days: int = Field(30, ge=1)
+
+
+class Settings(BaseSettings):
+    """All settings of a Gatehouse process.
+
+    Raises:
+        SettingsError: from `load`, with one line for people.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, env_ignore_empty=True
+    )
+
+    data_dir: Path = Path("data")
+    master_key: SecretStr | None = None
+    demo: Path | None = None
+    log: Log = Log()
+    database: Database = Database()
+    http: Http = Http()
+    mqtt: Mqtt = Mqtt()
+    endpoints: Endpoints = Endpoints()
+    enos: Enos = Enos()
+    block: Block = Block()
+    cache: Cache = Cache()
+    events: Events = Events()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - no .env: one place less to search
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=_config_path())
+        return init_settings, _SecretFiles(settings_cls), env_settings, toml
+
+
+class _SecretFiles(EnvSettingsSource):
+    """`GATEHOUSE_X_FILE=path` gives X the content of the file, without the line end."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name.lower(): _read_secret(name, Path(path)) for name, path in _secret_files()}
+
+
+SECRETS: Final = ("GATEHOUSE_MASTER_KEY", "GATEHOUSE_DATABASE__URL")
+
+
+def _secret_files() -> Iterator[tuple[str, str]]:
+    for name in SECRETS:
+        if path := os.environ.get(f"{name}_FILE"):
+            if os.environ.get(name):
+                raise SettingsError(f"{name} and {name}_FILE are both set: keep one")
+            yield name, path
+
+
+def _read_secret(name: str, path: Path) -> str:
+    try:
+        return path.read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{name}_FILE: cannot read {path}: {error}") from error
+
+
+def _config_path() -> Path | None:
+    if named := os.environ.get(CONFIG_VARIABLE):
+        if not Path(named).is_file():
+            raise SettingsError(f"{CONFIG_VARIABLE}: there is no file {named}")
+        return Path(named)
+    return DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
+
+
+def _names(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, info in model.model_fields.items():
+        yield f"{prefix}{name.upper()}"
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
+            yield from _names(info.annotation, f"{prefix}{name.upper()}__")
+
+
+def _refuse_unknown_variables() -> None:
+    known = {*_names(Settings, PREFIX), CONFIG_VARIABLE, *(f"{name}_FILE" for name in SECRETS)}
+    for name in sorted(os.environ):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            raise SettingsError(f"{name} is not a setting; config/gatehouse.toml lists them all")
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    place = [str(part) for part in first["loc"]]
+    variable = PREFIX + "__".join(place).upper()
+    origin = next((name for name in (variable, f"{variable}_FILE") if name in os.environ), None)
+    source = origin or f"{_config_path() or 'settings'}: {'.'.join(place)}"
+    if first["type"] == "extra_forbidden":
+        return f"{source} is not a setting; config/gatehouse.toml lists them all"
+    message = first["msg"].removeprefix("Value error, ")
+    value = "" if "master_key" in place or "url" in place else f" (it is {first['input']!r})"
+    return f"{source}: {message[0].lower()}{message[1:]}{value}"
+
+
+def load(**overrides: object) -> Settings:
+    """Read the settings from all sources; `overrides` win.
+
+    Raises:
+        SettingsError: a setting is unknown or wrong.
+    """
+    _refuse_unknown_variables()
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise SettingsError(_one_line(error)) from error
+    except SourceError as error:
+        raise SettingsError(str(error)) from error
+    except ValueError as error:  # a TOML syntax error
+        raise SettingsError(f"{_config_path()}: {error}") from error
+
+
+def is_loopback(host: str) -> bool:
+    """Does a listener on `host` stay on this machine?"""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

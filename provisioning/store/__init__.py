@@ -1,0 +1,12 @@
+"""The only SQL of the house, and the only place that seals and opens secrets.
+
+    migrations/  numbered SQL files; migrate.py applies them
+    embedded     the PostgreSQL that pip installs
+    database     pool, transaction, errors of the database -> Refusal
+    sealing      AES-256-GCM under the master key
+    batch        group commit: what arrives together is written together
+    products groups devices events presence   one module per table family
+    logins       what a login reads and writes, for many devices in one statement
+    credentials  the cache of what logins are judged by
+    changes      LISTEN: what other processes changed
+"""

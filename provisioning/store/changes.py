@@ -1,0 +1,125 @@
+"""LISTEN: what other processes, and people at a psql prompt, changed.
+
+Triggers tell every change that a login is judged by (see migration 0001). The connection that listens is checked every
+few seconds; while it is lost, whoever relies on the reports is told so, and told again when they are back.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import asyncpg
+
+from provisioning import log
+from provisioning.store.database import AWAY
+
+CHANNEL: Final = "gatehouse"
+CHECK_EVERY: Final = 2.0
+LONGEST_WAIT: Final = 5.0
+
+
+class What(StrEnum):
+    CHANGED = "changed"
+    DISABLED = "disabled"
+    RESET = "reset"
+    DELETED = "deleted"
+    KICKED = "kicked"
+    PRODUCT = "product"
+    ADDED = "added"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    what: What
+    protocol: str = ""
+    product: str = ""
+    device: str = ""
+
+
+def read_change(payload: str) -> Change | None:
+    """A notification as our triggers write it; None: somebody else's."""
+    try:
+        fields = json.loads(payload)
+        what = What(fields["change"])
+        return Change(what, *(str(fields.get(name, "")) for name in ("protocol", "product", "device")))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+class Listener:
+    """Keeps one connection on the channel. `on_back` is called when reports begin, `on_lost` when they are interrupted."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        on_change: Callable[[Change], None],
+        on_back: Callable[[], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        self._url = url
+        self._on_change = on_change
+        self._on_back = on_back
+        self._on_lost = on_lost
+        self._lost = asyncio.Event()
+        self.listening = asyncio.Event()
+        """Set while changes are reported."""
+
+    def _notified(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
+        if change := read_change(str(payload)):
+            self._on_change(change)
+
+    def _terminated(self, _connection: Any) -> None:
+        self._lost.set()
+
+    async def run(self) -> None:
+        """Listen until cancelled, across losses of the connection."""
+        wait = 0.1
+        while True:
+            try:
+                connection = await asyncpg.connect(self._url, timeout=LONGEST_WAIT)
+            except (*AWAY, asyncpg.PostgresError) as error:
+                log.get().warning("database.listen", outcome="failed", error=str(error), retry_s=wait)
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, LONGEST_WAIT)
+                continue
+            wait = 0.1
+            try:
+                await self._hold(connection)
+            except (*AWAY, asyncpg.PostgresError) as error:
+                log.get().warning("database.listen", outcome="failed", error=str(error) or type(error).__name__)
+            finally:
+                self.listening.clear()
+                self._on_lost()
+                with suppress(Exception):
+                    connection.terminate()
+
+    async def _hold(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        self._lost.clear()
+        connection.add_termination_listener(self._terminated)
+        await connection.add_listener(CHANNEL, self._notified)
+        self._on_back()
+        self.listening.set()
+        while not self._lost.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._lost.wait(), CHECK_EVERY)
+            if not self._lost.is_set():
+                await connection.fetchval("SELECT 1", timeout=CHECK_EVERY)
+        raise ConnectionError("the connection was closed")
+
+
+@asynccontextmanager
+async def listening(listener: Listener) -> AsyncIterator[Listener]:
+    """Run the listener as long as the block runs; the block begins when changes are reported."""
+    task = asyncio.create_task(listener.run(), name="changes")
+    try:
+        await asyncio.wait_for(listener.listening.wait(), 2 * LONGEST_WAIT)
+        yield listener
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

@@ -1,0 +1,132 @@
+"""The cache of what logins are judged by.
+
+A hit answers without a task. A miss joins a look-up that serves all which arrived in the same moment. Entries go when
+`changes` reports that their rows changed; while that report is interrupted nothing is served from here.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from provisioning.model.credential import Credential
+from provisioning.model.identity import Identity
+from provisioning.model.refusal import Reason, Refusal
+from provisioning.store import logins
+from provisioning.store.batch import Batcher
+from provisioning.store.database import Database
+
+TRIES: Final = 4
+
+
+class Credentials:
+    """Credentials by identity; `size` bounds the entries, `negative_ttl` (s) the life of "there is no such device"."""
+
+    def __init__(
+        self, database: Database, *, size: int, negative_ttl: float, clock: Callable[[], float]
+    ) -> None:
+        self._database = database
+        self._size = size
+        self._negative_ttl = negative_ttl
+        self._clock = clock
+        self._known: OrderedDict[Identity, Credential] = OrderedDict()
+        self._missing: OrderedDict[Identity, tuple[Credential, float]] = OrderedDict()
+        self._generation = 0
+        self._serving = False
+        self._batcher = Batcher(self._fetch)
+
+    def __len__(self) -> int:
+        return len(self._known) + len(self._missing)
+
+    @property
+    def depth(self) -> int:
+        """How many look-ups wait."""
+        return self._batcher.depth
+
+    def get(self, identity: Identity) -> Credential | None:
+        """What is known of the identity at this moment; None: `look_up`."""
+        if not self._serving:
+            return None
+        if known := self._known.get(identity):
+            return known
+        if missing := self._missing.get(identity):
+            credential, until = missing
+            if self._clock() < until:
+                return credential
+            del self._missing[identity]
+        return None
+
+    async def look_up(self, identity: Identity) -> Credential:
+        """What the registry knows of the identity.
+
+        Raises:
+            Refusal: UNAVAILABLE when the database is away.
+        """
+        for _ in range(TRIES):
+            generation = self._generation
+            credential = await self._batcher.submit(identity)
+            if generation == self._generation:  # else it may be what was true before the change
+                self._keep(credential)
+                return credential
+        raise Refusal(Reason.UNAVAILABLE, error="the registry changes faster than it can be read")
+
+    def is_current(self, credential: Credential) -> bool:
+        """Has nothing changed since this was looked up? Without change reports: as far as anyone can tell."""
+        return not self._serving or self.get(credential.identity) is credential
+
+    def mark_activated(self, credential: Credential) -> None:
+        """The device has logged in: later logins need not write."""
+        assert credential.device is not None
+        if self._known.get(credential.identity) is credential:
+            self._known[credential.identity] = replace(credential, device=replace(credential.device, activated=True))
+
+    def forget(self, identity: Identity) -> None:
+        self._generation += 1
+        self._known.pop(identity, None)
+        self._missing.pop(identity, None)
+
+    def forget_product(self, protocol: str, product: str) -> None:
+        self._generation += 1
+        for store in (self._known, self._missing):
+            for identity in [i for i in store if i.product == product and i.protocol == protocol]:
+                del store[identity]
+
+    def forget_missing(self) -> None:
+        """Something was added: what was missing may be there now."""
+        self._generation += 1
+        self._missing.clear()
+
+    def serve(self) -> None:
+        """Changes are being reported from now on."""
+        self._clear()
+        self._serving = True
+
+    def suspend(self) -> None:
+        """Changes are not being reported: ask the database each time."""
+        self._clear()
+        self._serving = False
+
+    def _clear(self) -> None:
+        self._generation += 1
+        self._known.clear()
+        self._missing.clear()
+
+    def _keep(self, credential: Credential) -> None:
+        if not self._serving:
+            return
+        if credential.device is not None:
+            self._known[credential.identity] = credential
+            if len(self._known) > self._size:
+                self._known.popitem(last=False)
+        else:
+            self._missing[credential.identity] = (credential, self._clock() + self._negative_ttl)
+            if len(self._missing) > self._size // 10 + 1:
+                self._missing.popitem(last=False)
+
+    async def _fetch(self, identities: Sequence[Identity]) -> list[Credential]:
+        async with self._database.read() as tx:
+            return await logins.look_up(tx, identities)
+
+    async def close(self) -> None:
+        await asyncio.wait_for(self._batcher.close(), 5)

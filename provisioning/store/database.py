@@ -1,0 +1,175 @@
+"""Pool and transaction; errors of the database become Refusals here and nowhere else.
+
+The edge opens the transaction (`async with database.begin() as tx`); verbs take `tx` first and never commit.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+
+from provisioning.model.events import Event
+from provisioning.model.refusal import Reason, Refusal
+from provisioning.store.sealing import Sealer
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = PoolConnectionProxy[asyncpg.Record]
+
+# What the names of constraints tell a person: the field that clashes.
+DUPLICATES: Final = {
+    "product_protocol_key": "product",
+    "enrolment_group_protocol_key": "group",
+    "device_product_key": "device",
+    "identifier_pkey": "serial",
+}
+
+AWAY: Final = (
+    OSError,  # refused, reset, no such socket
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,  # shutting down, starting up
+    asyncpg.InsufficientResourcesError,  # out of connections, disk or memory
+    asyncpg.TransactionRollbackError,  # deadlock
+    asyncpg.ReadOnlySQLTransactionError,  # failed over to a standby
+    ssl.SSLError,
+)
+
+INSERT_EVENTS: Final = """
+    INSERT INTO event (kind, device_id, protocol, product, device, serial)
+    SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[])
+"""
+
+
+def refusal_of(error: Exception) -> Refusal | None:
+    """What an error of the database means to whoever asked; None: it is a mistake of ours."""
+    if isinstance(error, asyncpg.UniqueViolationError):
+        return Refusal(Reason.DUPLICATE, field=DUPLICATES.get(error.constraint_name or "", error.constraint_name))
+    if isinstance(error, asyncpg.ForeignKeyViolationError):
+        return Refusal(Reason.IN_USE, table=error.table_name)
+    if isinstance(error, AWAY):
+        return Refusal(Reason.UNAVAILABLE, error=f"{type(error).__name__}: {error}"[:200])
+    return None
+
+
+@dataclass(slots=True)
+class Tx:
+    """A transaction under way: its connection, the sealer, and the events that it will write before it commits."""
+
+    db: "Connection"
+    sealer: Sealer
+    events: list[Event] = field(default_factory=list)
+
+    def emit(self, *events: Event) -> None:
+        self.events.extend(events)
+
+    async def flush(self) -> None:
+        """Write the events that were emitted."""
+        if self.events:
+            rows = [
+                (e.kind, e.device_id, e.identity.protocol, e.identity.product, e.identity.device, e.serial)
+                for e in self.events
+            ]
+            await self.db.execute(INSERT_EVENTS, *zip(*rows, strict=True))
+
+
+class Database:
+    """One PostgreSQL, by its pool.
+
+    `on_commit` hears of the events of each transaction when they are durable.
+    """
+
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        url: str,
+        sealer: Sealer,
+        *,
+        timeout: float,
+        on_commit: Callable[[Sequence[Event]], None] | None = None,
+    ) -> None:
+        self.pool = pool
+        self.url = url
+        self.sealer = sealer
+        self.on_commit = on_commit
+        self._timeout = timeout
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Tx]:
+        """A transaction: commits when the block ends, rolls back when it raises.
+
+        Raises:
+            Refusal: UNAVAILABLE when the database is away, DUPLICATE or IN_USE when a constraint says no.
+        """
+        try:
+            async with self.pool.acquire(timeout=self._timeout) as connection, connection.transaction():
+                tx = Tx(connection, self.sealer)
+                yield tx
+                await tx.flush()
+        except Exception as error:
+            if refusal := refusal_of(error):
+                raise refusal from error
+            raise
+        if self.on_commit and tx.events:
+            self.on_commit(tx.events)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Tx]:
+        """Single statements that change nothing, without a transaction around them.
+
+        Raises:
+            Refusal: UNAVAILABLE when the database is away.
+        """
+        try:
+            async with self.pool.acquire(timeout=self._timeout) as connection:
+                yield Tx(connection, self.sealer)
+        except Exception as error:
+            if refusal := refusal_of(error):
+                raise refusal from error
+            raise
+
+    async def answers(self) -> bool:
+        """Is the database there? For readiness checks."""
+        try:
+            async with self.read() as tx:
+                return bool(await tx.db.fetchval("SELECT true"))
+        except Refusal:
+            return False
+
+
+@asynccontextmanager
+async def open_database(
+    url: str,
+    sealer: Sealer,
+    *,
+    pool_min: int = 2,
+    pool_max: int = 10,
+    timeout: float = 10.0,  # noqa: ASYNC109 - a setting of the pool, not of this call
+    on_commit: Callable[[Sequence[Event]], None] | None = None,
+) -> AsyncIterator[Database]:
+    """The database at `url`, as long as the block runs. `timeout` (s) bounds each statement and each wait for the pool.
+
+    Raises:
+        Refusal: UNAVAILABLE, when it cannot be reached.
+    """
+    try:
+        pool = await asyncpg.create_pool(
+            url, min_size=pool_min, max_size=pool_max, command_timeout=timeout, timeout=timeout
+        )
+    except Exception as error:
+        if isinstance(error, (*AWAY, asyncpg.PostgresError, ValueError)):
+            raise Refusal(Reason.UNAVAILABLE, error=f"{type(error).__name__}: {error}"[:200]) from error
+        raise
+    try:
+        yield Database(pool, url, sealer, timeout=timeout, on_commit=on_commit)
+    finally:
+        try:
+            await asyncio.wait_for(pool.close(), 5)
+        except TimeoutError:
+            pool.terminate()

@@ -1,0 +1,88 @@
+"""What logins read and write, for many devices in one statement. Run in batches: see `batch`."""
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+import asyncpg
+
+from provisioning.model.credential import Credential, DeviceCredential, ProductCredential
+from provisioning.model.identity import Identity
+from provisioning.store import devices, products
+from provisioning.store.database import Tx
+
+LOOK_UP: Final = """
+    SELECT p.id AS product_id, p.secret AS product_secret, p.dynamic_activation, p.auto_create,
+           d.id AS device_id, d.secret, d.epoch, d.asset, d.disabled, d.activated_at IS NOT NULL AS activated
+    FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY w (protocol, product, device, ord)
+    LEFT JOIN product p ON p.protocol = w.protocol AND p.key = w.product
+    LEFT JOIN device d ON d.product_id = p.id AND d.key = w.device AND d.secret IS NOT NULL
+    ORDER BY w.ord
+"""
+# The database decides whether one more session is due: two processes may count at once.
+ISSUE: Final = """
+    UPDATE device SET activations = activations + 1
+    WHERE id = ANY($1) AND activated_at IS NULL AND NOT activation_closed AND NOT disabled AND secret IS NOT NULL
+          AND activations < $2
+    RETURNING id
+"""
+CLOSE: Final = "UPDATE device SET activation_closed = true WHERE id = $1"
+ACTIVATE: Final = """
+    UPDATE device SET state = 'activated', activated_at = now() WHERE id = ANY($1) AND state = 'allocated' RETURNING id
+"""
+CREATE: Final = """
+    INSERT INTO device (protocol, product_id, key, secret, asset, state) VALUES ($1, $2, $3, $4, $5, 'allocated')
+    ON CONFLICT (product_id, key) DO NOTHING RETURNING id
+"""
+
+
+def _credential(tx: Tx, identity: Identity, row: asyncpg.Record) -> Credential:
+    if row["product_id"] is None:
+        return Credential(identity)
+    product = ProductCredential(
+        id=row["product_id"],
+        secret=tx.sealer.open(row["product_secret"], products.context(identity.protocol, identity.product)),
+        dynamic_activation=row["dynamic_activation"],
+        auto_create=row["auto_create"],
+    )
+    if row["device_id"] is None:
+        return Credential(identity, product)
+    device = DeviceCredential(
+        id=row["device_id"],
+        secret=tx.sealer.open(row["secret"], devices.context(identity.protocol, identity.product, identity.device)),
+        epoch=row["epoch"],
+        asset=row["asset"],
+        disabled=row["disabled"],
+        activated=row["activated"],
+    )
+    return Credential(identity, product, device)
+
+
+async def look_up(tx: Tx, identities: Sequence[Identity]) -> list[Credential]:
+    """What the registry knows of each identity, in their order."""
+    columns = zip(*((i.protocol, i.product, i.device) for i in identities), strict=True)
+    rows = await tx.db.fetch(LOOK_UP, *columns)
+    return [_credential(tx, identity, row) for identity, row in zip(identities, rows, strict=True)]
+
+
+async def issue(tx: Tx, device_ids: Collection[int], limit: int) -> set[int]:
+    """Count one more activation session for each; returns those that may have it (fewer than `limit` before)."""
+    return {row["id"] for row in await tx.db.fetch(ISSUE, list(device_ids), limit)}
+
+
+async def close_activation(tx: Tx, device_id: int) -> None:
+    """No further activation session for this device until it is reset."""
+    await tx.db.execute(CLOSE, device_id)
+
+
+async def activate(tx: Tx, device_ids: Collection[int]) -> set[int]:
+    """Mark the first login with the device's own secret; returns those for which it was the first."""
+    return {row["id"] for row in await tx.db.fetch(ACTIVATE, list(device_ids))}
+
+
+async def create(tx: Tx, identity: Identity, product_id: int, secret: str, asset: str) -> int | None:
+    """Add an allocated device; None: it has come to be in the meantime."""
+    sealed = tx.sealer.seal(secret, devices.context(identity.protocol, identity.product, identity.device))
+    device_id: int | None = await tx.db.fetchval(
+        CREATE, identity.protocol, product_id, identity.device, sealed, asset
+    )  # fmt: skip
+    return device_id

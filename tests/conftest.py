@@ -1,0 +1,242 @@
+"""What the tests stand on: a real PostgreSQL, a database of its own for each test, a service in this process or its own.
+
+Nothing here sleeps: `until` waits for a condition, and says what it waited for when it does not come.
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from provisioning import settings as settings_module
+from provisioning.app import Running, gatehouse
+from provisioning.core.importing import Summary, import_rows
+from provisioning.settings import Settings
+from provisioning.store.database import Database, open_database
+from provisioning.store.embedded import embedded_postgres
+from provisioning.store.migrate import migrate
+from provisioning.store.sealing import Sealer
+
+ROOT = Path(__file__).resolve().parent.parent
+MASTER_KEY = bytes(range(32))
+TEMPLATE = "gatehouse_template"
+_numbers = itertools.count(1)
+
+
+async def until(condition: Callable[[], Any], what: str, seconds: float = 10.0) -> Any:
+    """Wait until `condition` (plain or asynchronous) is true, and return its value."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if isinstance(value, Awaitable):
+            value = await value
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {seconds:.0f} s in vain for: {what}")
+        await asyncio.sleep(0.01)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever uses the database is a test that needs a server."""
+    for item in items:
+        if "postgres" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.server)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("GATEHOUSE_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def short_directory() -> Iterator[Path]:
+    """A directory with a short path: the name of a UNIX socket has room for a hundred characters."""
+    path = Path(tempfile.mkdtemp(prefix="gh-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def data_directory() -> Iterator[Path]:
+    """As `short_directory`, for one test."""
+    path = Path(tempfile.mkdtemp(prefix="gh-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def sealer() -> Sealer:
+    return Sealer(MASTER_KEY)
+
+
+@pytest.fixture(scope="session")
+async def postgres(short_directory: Path, sealer: Sealer) -> AsyncIterator[str]:
+    """URL of a server with a migrated template database."""
+    async with embedded_postgres(short_directory) as url:
+        connection = await asyncpg.connect(url)
+        await connection.execute(f"CREATE DATABASE {TEMPLATE}")
+        await connection.close()
+        await migrate(url_of(url, TEMPLATE), sealer)
+        yield url
+
+
+def url_of(server: str, name: str) -> str:
+    return server.replace("/postgres?", f"/{name}?")
+
+
+@asynccontextmanager
+async def fresh_database(server: str, template: str = TEMPLATE) -> AsyncIterator[str]:
+    """URL of a new database, dropped at the end."""
+    name = f"test_{next(_numbers)}"
+    connection = await asyncpg.connect(server)
+    await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield url_of(server, name)
+    finally:
+        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await connection.close()
+
+
+@pytest.fixture
+async def database_url(postgres: str) -> AsyncIterator[str]:
+    async with fresh_database(postgres) as url:
+        yield url
+
+
+@pytest.fixture
+async def database(database_url: str, sealer: Sealer) -> AsyncIterator[Database]:
+    async with open_database(database_url, sealer, timeout=10) as opened:
+        yield opened
+
+
+def settings_for(database_url: str, **overrides: Any) -> Settings:
+    """Settings of a service on free ports; `overrides` are sections or values, as in the TOML file."""
+    base: dict[str, Any] = {
+        "database": {"url": database_url},
+        "master_key": MASTER_KEY.hex(),
+        "http": {"port": 0},
+        "mqtt": {"port": 0},
+        "log": {"format": "json"},
+    }
+    for name, value in overrides.items():
+        base[name] = {**base[name], **value} if name in base and isinstance(value, dict) else value
+    return settings_module.load(**base)
+
+
+Serve = Callable[..., Awaitable[Running]]
+
+
+@pytest.fixture
+async def serve(database_url: str) -> AsyncIterator[Serve]:
+    """Start services on the test's database: `await serve(mqtt={"connect_timeout": 0.3})`. Stopped when the test ends."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**overrides: Any) -> Running:
+            return await stack.enter_async_context(gatehouse(settings_for(database_url, **overrides)))
+
+        yield start
+
+
+@pytest.fixture
+async def service(serve: Serve) -> Running:
+    """A service with the settings of everybody."""
+    return await serve()
+
+
+async def load_rows(running: Running, *rows: dict[str, object]) -> Summary:
+    """Import rows; each must get in."""
+    readers = {protocol.name: protocol.read_row for protocol in running.protocols}
+    summary = await import_rows(running.database, [json.dumps(row) for row in rows], readers)
+    assert not summary.failed, summary.first_failure
+    return summary
+
+
+class Process:
+    """A `gatehouse` command in a process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self.errors: list[str] = []
+        self._readers = [
+            asyncio.create_task(self._read(process.stdout, self.lines)),
+            asyncio.create_task(self._read(process.stderr, self.errors)),
+        ]
+
+    async def _read(self, stream: asyncio.StreamReader | None, lines: list[str]) -> None:
+        assert stream is not None
+        async for line in stream:
+            lines.append(line.decode().rstrip("\n"))
+
+    def events(self, name: str | None = None) -> list[dict[str, Any]]:
+        """The log lines so far, or those of one event."""
+        found = [json.loads(line) for line in self.lines if line.startswith("{")]
+        return [line for line in found if name is None or line.get("event") == name]
+
+    async def ready(self) -> dict[str, Any]:
+        """The line that names the ports."""
+
+        def line() -> dict[str, Any] | None:
+            assert self.process.returncode is None, f"it ended: {self.errors[-5:]} {self.lines[-5:]}"
+            return next(iter(self.events("ready")), None)
+
+        found: dict[str, Any] = await until(line, "the ready line", 30)
+        return found
+
+    async def wait(self, seconds: float = 30) -> int:
+        code = await asyncio.wait_for(self.process.wait(), seconds)
+        await asyncio.gather(*self._readers)
+        return code
+
+    async def kill(self) -> None:
+        """As `kill -9`."""
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.wait()
+
+
+Spawn = Callable[..., Awaitable[Process]]
+
+
+@pytest.fixture
+async def spawn() -> AsyncIterator[Spawn]:
+    """Start `gatehouse ARGS` with additional environment variables. Killed when the test ends."""
+    started: list[Process] = []
+
+    async def start(*args: str, cwd: Path = ROOT, **environment: str) -> Process:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "provisioning", *args, cwd=cwd, env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            limit=2**20,
+        )  # fmt: skip
+        started.append(Process(process))
+        return started[-1]
+
+    yield start
+    for process in started:
+        await process.kill()
+
+
+def service_environment(database_url: str, **more: str) -> dict[str, str]:
+    """The environment of a spawned command that works on the test's database."""
+    return {
+        "GATEHOUSE_DATABASE__URL": database_url,
+        "GATEHOUSE_MASTER_KEY": MASTER_KEY.hex(),
+        "GATEHOUSE_HTTP__PORT": "0",
+        "GATEHOUSE_MQTT__PORT": "0",
+        "GATEHOUSE_LOG__FORMAT": "json",
+    } | more
