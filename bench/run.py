@@ -6,10 +6,10 @@ Devices and service share the machine: the figures are for comparing one state o
 """
 
 import argparse
+import collections
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -41,7 +41,7 @@ def service(data: str) -> Iterator[tuple[dict[str, str], dict[str, int]]]:
                 break
         else:
             raise SystemExit("the service did not start")
-        threading.Thread(target=shutil.copyfileobj, args=(process.stdout, open(os.devnull, "wb")), daemon=True).start()
+        threading.Thread(target=collections.deque, args=(process.stdout, 0), daemon=True).start()  # it must not fill up
         yield environment, {"http": event["http"], "mqtt": event["mqtt"]}
     finally:
         process.send_signal(signal.SIGTERM)

@@ -25,14 +25,17 @@ class Deadlines:
         self._handle: asyncio.TimerHandle | None = None
         self._last = int(loop.time() / TICK)
 
+    def __len__(self) -> int:
+        return sum(map(len, self._buckets.values()))
+
     def set(self, timed: Timed, deadline: float) -> None:
-        """Replace the deadline of `timed`; in seconds of the loop's clock."""
+        """Replace the deadline of `timed`; in seconds of the loop's clock. One that has passed comes at once."""
         self.drop(timed)
-        timed.slot = max(ceil(deadline / TICK), self._last + 1)
-        self._buckets.setdefault(timed.slot, set()).add(timed)
         if self._handle is None:
             self._last = int(self._loop.time() / TICK)
             self._handle = self._loop.call_later(TICK, self._tick)
+        timed.slot = max(ceil(deadline / TICK), self._last + 1)
+        self._buckets.setdefault(timed.slot, set()).add(timed)
 
     def drop(self, timed: Timed) -> None:
         if timed.slot:
@@ -45,17 +48,29 @@ class Deadlines:
 
     def _tick(self) -> None:
         now = self._loop.time()
-        current = int(now / TICK)
-        for slot in range(self._last + 1, current + 1):
+        for slot in range(self._last + 1, int(now / TICK) + 1):
             self._last = slot
-            for timed in self._buckets.pop(slot, ()):
-                timed.slot = 0
-                if (following := timed.expired(now)) is not None:
-                    self.set(timed, following)
+            # One by one: what expires may drop or move others of the same bucket.
+            while bucket := self._buckets.get(slot):
+                timed = next(iter(bucket))
+                self.drop(timed)
+                self._expire(timed, now)
         self._handle = self._loop.call_later(TICK, self._tick) if self._buckets else None
+
+    def _expire(self, timed: Timed, now: float) -> None:
+        try:
+            following = timed.expired(now)
+        except Exception as error:  # noqa: BLE001 - the others have deadlines too
+            self._loop.call_exception_handler({"message": f"deadline of {timed!r} failed", "exception": error})
+            return
+        if following is not None:
+            self.set(timed, following)
 
     def close(self) -> None:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
+        for bucket in self._buckets.values():
+            for timed in bucket:
+                timed.slot = 0
         self._buckets.clear()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from broker.packets import Publish, Puback, Subscribe, Unsubscribe
+from broker.packets import Puback, Publish, Subscribe, Unsubscribe
 from provisioning.model.admission import Admission
 from provisioning.model.mqtt import Connect, Message
 
@@ -38,7 +38,9 @@ class Link(Protocol):
         """False: the packet is larger than the client said that it takes, and was not written."""
         ...
 
-    def close(self, reason: str) -> None: ...
+    def close(self, reason: str, *, code: int | None = 0x80) -> None:
+        """End the connection; `code` tells an MQTT 5 client why."""
+        ...
 
 
 class Seat(Protocol):
@@ -50,8 +52,11 @@ class Seat(Protocol):
         """The device takes data again."""
         ...
 
-    def gone(self, *, clean: bool) -> None:
-        """The connection has ended; `clean`: by DISCONNECT."""
+    def gone(self, *, clean: bool, session_expiry: int | None = None) -> None:
+        """The connection has ended; `clean`: by DISCONNECT, so without a will.
+
+        `session_expiry`: seconds, in place of what CONNECT said; None: that stands.
+        """
         ...
 
 

@@ -4,8 +4,15 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from typing import Final
 
+LONGEST: Final = 1_024
+DEEPEST: Final = 32
 MULTI: Final = "#"
 SINGLE: Final = "+"
+
+
+def is_served(topic: str) -> bool:
+    """A topic or filter has at most 1,024 characters and 32 levels; each level of a filter costs memory."""
+    return len(topic) <= LONGEST and topic.count("/") < DEEPEST
 
 
 def has_wildcard(topic_filter: str) -> bool:
@@ -21,8 +28,9 @@ class _Node:
 
 
 class WildcardTree:
-    """Topic filters with wildcards, by their levels (MQTT 3.1.1, 4.7). Costs follow the depth of a topic, not the number
-    of filters.
+    """Topic filters with wildcards, by their levels (MQTT 3.1.1, 4.7).
+
+    Costs follow the depth of a topic, not the number of filters.
     """
 
     def __init__(self) -> None:
@@ -49,27 +57,27 @@ class WildcardTree:
 
     def match(self, topic: str) -> Iterator[str]:
         """The filters that match `topic`. A leading wildcard does not match a leading `$` (4.7.2)."""
-        levels = topic.split("/")
         nodes = [self._root]
-        for depth, level in enumerate(levels):
+        for depth, level in enumerate(topic.split("/")):
             below: list[_Node] = []
             for node in nodes:
-                children = node.children
-                if child := children.get(level):
-                    below.append(child)
-                if depth or not level.startswith("$"):
-                    if child := children.get(SINGLE):
-                        below.append(child)
-                    if (child := children.get(MULTI)) and child.topic_filter is not None:
-                        yield child.topic_filter
+                names = (level, SINGLE) if depth or not level.startswith("$") else (level,)
+                below += [child for name in names if (child := node.children.get(name))]
+                if SINGLE in names:
+                    yield from _whole(node)
             nodes = below
             if not nodes:
                 return
         for node in nodes:
             if node.topic_filter is not None:
                 yield node.topic_filter
-            if (child := node.children.get(MULTI)) and child.topic_filter is not None:
-                yield child.topic_filter  # `a/#` matches `a` too (4.7.1.2)
+            yield from _whole(node)  # `a/#` matches `a` too (4.7.1.2)
+
+
+def _whole(node: _Node) -> Iterator[str]:
+    """The filter that ends with `#` below the node."""
+    if (child := node.children.get(MULTI)) and child.topic_filter is not None:
+        yield child.topic_filter
 
 
 class TopicIndex:

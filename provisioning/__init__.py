@@ -6,10 +6,13 @@
     web/        what all HTTP operations share
     protocols/  one folder per vendor: wire, http, mqtt, rows
     admission   CONNECT -> verdict: ask each protocol, look up, judge, write
-    cli/        the command `gatehouse`
+    opening     master key, database, migrations
+    demo        the demo fleet and its guard
+    follow      what is changed elsewhere bites here
     app         puts it all together and runs it
+    cli/        the command `gatehouse`
     settings, log, metrics   what everybody uses
 
-Imports point down: model < store < core < web < protocols < admission < app < cli. The package `broker` beside this one
+Imports point down, in the order of this list with `cli` on top. The package `broker` beside this one
 imports the model alone; the admission is handed to it.
 """

@@ -5,7 +5,7 @@ On a cache hit with nothing to write all this happens without a task: `Admission
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from provisioning import log
@@ -22,6 +22,7 @@ from provisioning.store.credentials import Credentials
 
 NOBODYS: Final = Rejection(reason=Reason.NOT_PROVEN, code=4, code5=0x86)
 """For a CONNECT that no protocol calls its own."""
+FAILED: Final = Rejection(reason=Reason.INTERNAL, code=3, code5=0x88)
 NOBODYS_VERSION: Final = Rejection(reason=Reason.UNSUPPORTED_VERSION, code=1, code5=0x84)
 MOST_CHANGES: Final = 3
 COUNTED: Final = frozenset({Reason.NOT_PROVEN, Reason.STALE, Reason.ACTIVATION_OFF, Reason.ACTIVATION_SPENT,
@@ -51,38 +52,43 @@ class Admissions:
     def decide(self, connect: Connect, peer: Peer) -> Verdict | asyncio.Task[Verdict]:
         """The verdict, or a task that comes to it. Neither raises."""
         started = time.perf_counter()
+        try:
+            return self._decide_now(connect, peer, started)
+        except Exception:  # noqa: BLE001 - logged there with its traceback
+            return self._failed(None, peer, started)
+
+    def _decide_now(self, connect: Connect, peer: Peer, started: float) -> Verdict | asyncio.Task[Verdict]:
         for protocol in self._protocols:
             try:
                 claim = protocol.read_connect(connect)
             except Refusal as refusal:
-                return self._refuse(protocol, None, connect, peer, refusal, started)
+                return self._refuse(protocol, None, connect, peer, refusal, started=started)
             if claim is not None:
                 break
         else:
             return self._nobodys(connect, peer, started)
         if self._blocker.is_blocked((claim.identity, peer.address)):
-            return self._refuse(protocol, claim, connect, peer, Refusal(Reason.BLOCKED), started)
+            return self._refuse(protocol, claim, connect, peer, Refusal(Reason.BLOCKED), started=started)
         credential = self._credentials.get(claim.identity)
         if credential is not None:
             try:
                 if judge(claim, credential).write is Write.NOTHING:
                     return self._accept(protocol, claim, credential, peer, started)
             except Refusal as refusal:
-                return self._refuse(protocol, claim, connect, peer, refusal, started)
+                return self._refuse(protocol, claim, connect, peer, refusal, started=started)
         return asyncio.get_running_loop().create_task(self._decide(protocol, claim, connect, peer, started))
 
     async def _decide(
         self, protocol: VendorProtocol, claim: LoginClaim, connect: Connect, peer: Peer, started: float
     ) -> Verdict:
         try:
-            credential = await self._granted(claim)
-            return self._accept(protocol, claim, credential, peer, started)
-        except Refusal as refusal:
-            return self._refuse(protocol, claim, connect, peer, refusal, started)
-        except Exception:
-            self._log.exception("mqtt.login", protocol=protocol.name, peer=str(peer), outcome="failed", reason="internal")
-            self._metrics.login(protocol.name, "failed", Reason.INTERNAL, time.perf_counter() - started)
-            return protocol.reject(Reason.INTERNAL)
+            try:
+                credential = await self._granted(claim)
+                return self._accept(protocol, claim, credential, peer, started)
+            except Refusal as refusal:
+                return self._refuse(protocol, claim, connect, peer, refusal, started=started)
+        except Exception:  # noqa: BLE001 - logged there with its traceback
+            return self._failed(protocol, peer, started)
 
     async def _granted(self, claim: LoginClaim) -> Credential:
         """The credential by which the claim holds, when all that the login writes is durable.
@@ -91,22 +97,22 @@ class Admissions:
             Refusal: the claim does not hold.
         """
         for _ in range(MOST_CHANGES):
-            credential = self._credentials.get(claim.identity) or await self._credentials.look_up(claim.identity)
-            match judge(claim, credential).write:
-                case Write.NOTHING:
-                    return credential
-                case Write.ISSUE:
-                    await self._writes.issue(credential)
-                    if self._credentials.is_current(credential):
+            with self._credentials.watch(claim.identity) as watch:
+                credential = self._credentials.get(claim.identity) or await self._credentials.look_up(claim.identity)
+                match judge(claim, credential).write:
+                    case Write.NOTHING:
                         return credential
-                case Write.ACTIVATION:
-                    await self._writes.activate(credential)
-                    if self._credentials.is_current(credential):
+                    case Write.ISSUE:
+                        await self._writes.issue(credential)
+                    case Write.ACTIVATION:
+                        await self._writes.activate(credential)
                         self._credentials.mark_activated(credential)
-                        return credential
-                case Write.CREATE:
-                    await self._writes.create(credential)
-                    self._credentials.forget(claim.identity)
+                    case Write.CREATE:
+                        await self._writes.create(credential)
+                        self._credentials.forget_missing()
+                        continue
+                if not watch.changed:
+                    return credential
         raise Refusal(Reason.UNAVAILABLE, error="the registry changes faster than it can be read")
 
     def acknowledged(self, admission: Admission) -> None:
@@ -122,10 +128,18 @@ class Admissions:
             await self._writes.close_activation(admission.device_id)
         except Refusal as refusal:
             self._log.warning("mqtt.activate", device=admission.identity.device, outcome="failed", reason=str(refusal))
+        except Exception:  # noqa: BLE001 - nobody waits for it
+            self._log.exception("mqtt.activate", device=admission.identity.device, outcome="failed", reason="internal")
+
+    async def close(self) -> None:
+        """Finish what was acknowledged."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _accept(
         self, protocol: VendorProtocol, claim: LoginClaim, credential: Credential, peer: Peer, started: float
     ) -> Admission:
+        admission = protocol.admit(claim, credential)
         seconds = time.perf_counter() - started
         identity = credential.identity
         self._log.info(
@@ -133,7 +147,14 @@ class Admissions:
             means=str(claim.means), outcome="accepted", ms=round(seconds * 1000, 2),
         )  # fmt: skip
         self._metrics.login(protocol.name, "accepted", "", seconds)
-        return protocol.admit(claim, credential)
+        return admission
+
+    def _failed(self, protocol: VendorProtocol | None, peer: Peer, started: float) -> Rejection:
+        """A mistake of ours: one line with its traceback, and the device may come again."""
+        name = protocol.name if protocol else "none"
+        self._log.exception("mqtt.login", protocol=name, peer=str(peer), outcome="failed", reason="internal")
+        self._metrics.login(name, "failed", Reason.INTERNAL, time.perf_counter() - started)
+        return FAILED
 
     def _refuse(
         self,
@@ -142,40 +163,43 @@ class Admissions:
         connect: Connect,
         peer: Peer,
         refusal: Refusal,
+        *,
         started: float,
     ) -> Rejection:
         if claim is not None and refusal.reason in COUNTED:
             self._blocker.refused((claim.identity, peer.address))
         rejection = protocol.reject(refusal.reason)
         outcome = "failed" if refusal.reason in {Reason.UNAVAILABLE, Reason.INTERNAL} else "refused"
-        named = (
+        named: dict[str, object] = (
             {"product": claim.identity.product, "device": claim.identity.device, "means": str(claim.means)}
             if claim
             else {"username": connect.username, "client_id": connect.client_id}
         )
-        self._line(protocol.name, named, peer, outcome, rejection, started, {k: str(v) for k, v in refusal.detail.items()})
+        self._line(protocol.name, named, peer, outcome, rejection, started=started, detail=refusal.detail)
         return rejection
 
     def _nobodys(self, connect: Connect, peer: Peer, started: float) -> Rejection:
         rejection = NOBODYS if connect.level in {4, 5} else NOBODYS_VERSION
-        named = {"username": connect.username, "client_id": connect.client_id}
-        self._line("none", named, peer, "refused", rejection, started, {})
+        named: dict[str, object] = {"username": connect.username, "client_id": connect.client_id}
+        self._line("none", named, peer, "refused", rejection, started=started, detail={})
         return rejection
 
     def _line(
         self,
         protocol: str,
-        named: dict[str, str | None],
+        named: dict[str, object],
         peer: Peer,
         outcome: str,
         rejection: Rejection,
+        *,
         started: float,
-        detail: dict[str, str],
+        detail: Mapping[str, object],
     ) -> None:
         seconds = time.perf_counter() - started
         write: Callable[..., None] = self._log.warning if outcome == "failed" else self._log.info
-        write(
-            "mqtt.login", protocol=protocol, **named, peer=str(peer), outcome=outcome, reason=str(rejection.reason),
-            connack=rejection.code, ms=round(seconds * 1000, 2), **detail,
-        )  # fmt: skip
+        fields = named | {
+            "peer": str(peer), "outcome": outcome, "reason": str(rejection.reason), "connack": rejection.code,
+            "ms": round(seconds * 1000, 2),
+        }  # fmt: skip
+        write("mqtt.login", protocol=protocol, **{**detail, **fields})
         self._metrics.login(protocol, outcome, rejection.reason, seconds)

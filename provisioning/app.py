@@ -1,8 +1,9 @@
 """The composition root: everything is made here, given what it needs, and taken down in reverse order.
 
-    async with registry(settings) as database      what the command line needs
     async with gatehouse(settings) as running      the whole service
-    async with admissions()                        login decisions alone, for a stock amqtt broker
+    async with admissions() as decide              login decisions alone, for a stock amqtt broker
+
+What the command line needs, the registry alone, is in `opening`.
 """
 
 import asyncio
@@ -12,37 +13,32 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-import asyncpg
 from aiohttp import web
 
 from broker import embedded
 from broker.embedded import EmbeddedBroker
 from broker.listener import Limits, Listener
 from broker.sessions import Sessions
+from provisioning import demo as demo_fleet
 from provisioning import log
 from provisioning.admission import Admissions
 from provisioning.core.activate import LoginWrites
 from provisioning.core.blocking import Blocker
-from provisioning.core.importing import Summary, import_rows
+from provisioning.core.importing import Summary
 from provisioning.core.presence import Presence, present
+from provisioning.follow import following
 from provisioning.metrics import Metrics
 from provisioning.model.events import Event
-from provisioning.model.identity import Identity
 from provisioning.model.mqtt import Connect, Peer
-from provisioning.model.refusal import Reason, Refusal
+from provisioning.model.refusal import Refusal
+from provisioning.opening import StartError, registry
 from provisioning.protocols import VendorProtocol, protocols
-from provisioning.settings import Settings, is_loopback, load
-from provisioning.store import events, logins, products
-from provisioning.store.changes import Change, What, listening
-from provisioning.store.changes import Listener as ChangeListener
+from provisioning.settings import Settings, load
+from provisioning.store import events
 from provisioning.store.credentials import Credentials
-from provisioning.store.database import AWAY, Database, open_database
-from provisioning.store.embedded import EmbeddedError, embedded_postgres
-from provisioning.store.migrate import MigrationError, migrate
-from provisioning.store.sealing import Sealer, SealError, key_file, read_key
+from provisioning.store.database import Database
 from provisioning.web import health
 from provisioning.web.operation import METRICS, REQUEST_TIMEOUT
 from provisioning.web.site import Site
@@ -50,62 +46,6 @@ from provisioning.web.stray import catch_strays
 from provisioning.web.world import WORLD, Endpoints, World
 
 PRUNE_EVERY: Final = 3_600.0
-ENDINGS: Final = {
-    What.DISABLED: Reason.DISABLED,
-    What.RESET: Reason.NOT_PROVEN,
-    What.DELETED: Reason.UNKNOWN,
-    What.KICKED: Reason.BLOCKED,
-}
-"""Changes that end a live session, and what the session is told."""
-
-
-class StartError(Exception):
-    """Gatehouse cannot start; the text is one line that says what is wrong, where, and what to do."""
-
-
-def sealer_of(settings: Settings) -> Sealer:
-    """Raises: StartError."""
-    try:
-        if settings.master_key is not None:
-            return Sealer(read_key(settings.master_key.get_secret_value()))
-        return Sealer(key_file(settings.data_dir / "master.key"))
-    except SealError as error:
-        raise StartError(f"master key: {error}") from error
-
-
-@asynccontextmanager
-async def registry(
-    settings: Settings, *, on_commit: Callable[[Sequence[Event]], None] | None = None
-) -> AsyncIterator[Database]:
-    """The migrated database of the settings: the one at `database.url`, or the embedded one of the data directory.
-
-    Raises:
-        StartError: it cannot be reached, migrated, or opened with this master key.
-    """
-    async with AsyncExitStack() as stack:
-        sealer = sealer_of(settings)
-        if settings.database.url is not None:
-            url = settings.database.url.get_secret_value()
-        else:
-            try:
-                url = await stack.enter_async_context(embedded_postgres(settings.data_dir))
-            except (EmbeddedError, OSError) as error:
-                raise StartError(str(error)) from error
-        try:
-            await migrate(url, sealer)
-        except MigrationError as error:
-            raise StartError(f"database: {error}") from error
-        except (*AWAY, asyncpg.PostgresError, ValueError) as error:
-            raise StartError(f"database: cannot be used: {error}; check GATEHOUSE_DATABASE__URL") from error
-        opened = open_database(
-            url, sealer, pool_min=settings.database.pool_min, pool_max=settings.database.pool_max,
-            timeout=settings.database.timeout, on_commit=on_commit,
-        )  # fmt: skip
-        try:
-            database = await stack.enter_async_context(opened)
-        except Refusal as refusal:
-            raise StartError(f"database: {refusal.detail.get('error')}; check GATEHOUSE_DATABASE__URL") from refusal
-        yield database
 
 
 def log_events(committed: Sequence[Event]) -> None:
@@ -151,18 +91,19 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(registry(settings, on_commit=log_events))
         vendors = protocols(settings)
-        demo = await load_demo(database, settings.demo, vendors)
-        await _guard_demo(database, settings)
+        demo = await demo_fleet.load(database, settings.demo, vendors)
+        await demo_fleet.guard(database, settings)
         metrics = Metrics()
         credentials, writes, decisions = _decisions(settings, database, vendors, metrics)
         stack.push_async_callback(writes.close)
         stack.push_async_callback(credentials.close)
+        stack.push_async_callback(decisions.close)
         presence = await stack.enter_async_context(present(database))
         broker = EmbeddedBroker(_broker_limits(settings))
         await broker.start()
         stack.push_async_callback(_shut_down, broker)
         sessions = Sessions()
-        await stack.enter_async_context(_changes(database, credentials, sessions, broker))
+        await stack.enter_async_context(following(database, credentials, sessions, broker))
         mqtt = Listener(
             decisions.decide, broker, sessions, _listener_limits(settings),
             came=presence.came, went=presence.went, on_acknowledged=decisions.acknowledged,
@@ -219,64 +160,8 @@ async def admissions() -> AsyncIterator[Callable[[Connect, Peer], object]]:
         credentials, writes, decisions = _decisions(settings, database, protocols(settings), Metrics())
         stack.push_async_callback(writes.close)
         stack.push_async_callback(credentials.close)
-        await stack.enter_async_context(_changes(database, credentials, Sessions(), None))
+        await stack.enter_async_context(following(database, credentials, Sessions(), None))
         yield decisions.decide
-
-
-# --- what changes elsewhere ---
-
-
-@asynccontextmanager
-async def _changes(
-    database: Database, credentials: Credentials, sessions: Sessions, broker: EmbeddedBroker | None
-) -> AsyncIterator[None]:
-    """Follow the registry's changes: the cache forgets, sessions end."""
-    checks: set[asyncio.Task[None]] = set()
-
-    def on_change(change: Change) -> None:
-        match change.what:
-            case What.ADDED:
-                credentials.forget_missing()
-            case What.PRODUCT:
-                credentials.forget_product(change.protocol, change.product)
-            case _:
-                identity = Identity(change.protocol, change.product, change.device)
-                credentials.forget(identity)
-                if change.what in ENDINGS:
-                    sessions.kick(identity, ENDINGS[change.what])
-                if broker is not None and change.what in {What.RESET, What.DELETED}:
-                    broker.forget_device(identity)
-
-    def on_back() -> None:
-        credentials.serve()
-        task = asyncio.get_running_loop().create_task(_recheck(database, sessions))
-        checks.add(task)
-        task.add_done_callback(checks.discard)
-
-    listener = ChangeListener(database.url, on_change=on_change, on_back=on_back, on_lost=credentials.suspend)
-    try:
-        async with listening(listener):
-            yield
-    except TimeoutError as error:
-        raise StartError("database: LISTEN does not work; a pooler in transaction mode cannot be used") from error
-    finally:
-        for task in checks:
-            task.cancel()
-
-
-async def _recheck(database: Database, sessions: Sessions) -> None:
-    """End the sessions whose devices were disabled, reset or deleted while nobody told us."""
-    live = [(identity, holder.epoch) for identity, holder in sessions]
-    for start in range(0, len(live), 1_000):
-        part = live[start : start + 1_000]
-        with suppress(Refusal):  # lost again: the next return checks again
-            async with database.read() as tx:
-                found = await logins.look_up(tx, [identity for identity, _ in part])
-            for (identity, epoch), credential in zip(part, found, strict=True):
-                if credential.device is None or credential.device.epoch != epoch:
-                    sessions.kick(identity, Reason.NOT_PROVEN)
-                elif credential.device.disabled:
-                    sessions.kick(identity, Reason.DISABLED)
 
 
 # --- parts ---
@@ -303,17 +188,18 @@ def _reachable(host: str) -> str:
 def _listener_limits(settings: Settings) -> Limits:
     mqtt = settings.mqtt
     return Limits(
-        connect_timeout=mqtt.connect_timeout, max_connections=mqtt.max_connections, max_per_address=mqtt.max_per_address,
-        max_small_packet=mqtt.max_small_packet, max_packet=mqtt.max_packet, max_keepalive=mqtt.max_keepalive,
-        default_keepalive=mqtt.default_keepalive, max_subscriptions=mqtt.max_subscriptions,
-        session_expiry=mqtt.session_expiry,
+        connect_timeout=mqtt.connect_timeout, max_connections=mqtt.max_connections,
+        max_per_address=mqtt.max_per_address, max_small_packet=mqtt.max_small_packet, max_packet=mqtt.max_packet,
+        max_keepalive=mqtt.max_keepalive, default_keepalive=mqtt.default_keepalive,
+        max_subscriptions=mqtt.max_subscriptions, session_expiry=mqtt.session_expiry,
     )  # fmt: skip
 
 
 def _broker_limits(settings: Settings) -> embedded.Limits:
     mqtt = settings.mqtt
     return embedded.Limits(
-        max_subscriptions=mqtt.max_subscriptions, max_retained=mqtt.max_retained, max_queued=mqtt.max_queued,
+        max_subscriptions=mqtt.max_subscriptions, max_retained=mqtt.max_retained,
+        max_retained_bytes=mqtt.max_retained_bytes, max_queued=mqtt.max_queued,
         max_queued_bytes=mqtt.max_queued_bytes, max_inflight=mqtt.max_inflight, session_expiry=mqtt.session_expiry,
     )  # fmt: skip
 
@@ -343,49 +229,18 @@ def _watch(running: Running, writes: LoginWrites) -> None:
     watch("connections", "Open connections.", lambda: running.http.connections, listener="http")
     watch("pool_connections", "Connections to the database.", pool.get_size, state="open")
     watch("pool_connections", "Connections to the database.", pool.get_idle_size, state="idle")
-    watch("queue_depth", "What waits for the database or for devices.", lambda: running.credentials.depth, queue="look_up")
+    watch(
+        "queue_depth", "What waits for the database or for devices.", lambda: running.credentials.depth, queue="look_up"
+    )
     watch("queue_depth", "What waits for the database or for devices.", lambda: writes.depth, queue="login_write")
-    watch("queue_depth", "What waits for the database or for devices.", lambda: running.presence.depth, queue="presence")
+    watch(
+        "queue_depth", "What waits for the database or for devices.", lambda: running.presence.depth, queue="presence"
+    )
     watch("queue_depth", "What waits for the database or for devices.", lambda: running.broker.queued, queue="messages")
     watch("credentials_cached", "Entries of the credential cache.", lambda: len(running.credentials))
     watch("broker_messages", "Messages of devices.", lambda: mqtt.totals.received, direction="received")
     watch("broker_messages", "Messages of devices.", lambda: mqtt.totals.sent, direction="sent")
     watch("broker_messages", "Messages of devices.", lambda: running.broker.dropped, direction="dropped")
-
-
-async def load_demo(database: Database, file: Path | None, vendors: tuple[VendorProtocol, ...]) -> Summary | None:
-    """Load the demo fleet into an empty registry.
-
-    Raises:
-        StartError: the file cannot be read, or a row of it is wrong.
-    """
-    if file is None:
-        return None
-    try:
-        lines = await asyncio.to_thread(lambda: file.read_text("utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise StartError(f"demo: cannot read {file}: {error}") from error
-    async with database.read() as tx:
-        if not await products.registry_is_empty(tx):
-            return None
-    summary = await import_rows(database, lines, {vendor.name: vendor.read_row for vendor in vendors}, demo=True)
-    if summary.failed:
-        raise StartError(f"demo: {file}: {summary.first_failure}")
-    return summary
-
-
-async def _guard_demo(database: Database, settings: Settings) -> None:
-    """The secrets of the demo fleet are public: with it, nothing may listen beyond this machine."""
-    outside = [name for name, host in (("mqtt", settings.mqtt.host), ("http", settings.http.host)) if not is_loopback(host)]
-    if not outside:
-        return
-    async with database.read() as tx:
-        keys = await products.demo_keys(tx)
-    if keys:
-        raise StartError(
-            f"{outside[0]}.host would leave this machine while the demo fleet is loaded, whose secrets are public: "
-            f"run `gatehouse product delete {keys[0]} --cascade` first, or keep 127.0.0.1"
-        )
 
 
 async def _prune(database: Database, keep_days: int) -> None:
@@ -394,7 +249,8 @@ async def _prune(database: Database, keep_days: int) -> None:
         try:
             async with database.begin() as tx:
                 count = await events.prune(tx, keep_days)
-        except Refusal:
+        except Refusal as refusal:
+            log.get().warning("events.prune", outcome="failed", reason=str(refusal.reason))
             count = 0
         await asyncio.sleep(1.0 if count else PRUNE_EVERY)
 
@@ -406,4 +262,7 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 
 async def _shut_down(broker: EmbeddedBroker) -> None:
-    await asyncio.wait_for(broker.shutdown(), 5)
+    try:
+        await asyncio.wait_for(broker.shutdown(), 5)
+    except TimeoutError:
+        log.get().warning("broker.shutdown", outcome="failed", reason="timeout")

@@ -1,21 +1,29 @@
 """Structured logs: JSON lines on stdout, pretty on a terminal; one canonical line per unit of work.
 
 A unit of work logs once, when it ends, with `outcome` (accepted, refused, failed), `reason` and `ms`. Keys, not prose.
-What may come from outside is cut to a sane length; what may be a secret is dropped by its name.
+What may come from outside is cut to a sane size; what may be a secret is dropped by its name. Whatever is logged
+becomes one valid line, and logging never raises.
 """
 
 import logging
+import math
 import sys
-from typing import Final, Literal
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any, Final, Literal, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-SECRET_KEYS: Final = frozenset(
-    {"secret", "password", "signature", "sign", "token", "authorization", "ds", "ps", "dpssign", "devicesecret",
-     "productsecret", "master_key", "url", "payload", "psk", "key_pem"}
-)  # fmt: skip
+SECRET_KEYS: Final = frozenset({"sign", "dpssign", "ds", "ps", "url", "payload", "psk", "masterkey", "keypem"})
+SECRET_WORDS: Final = ("secret", "password", "signature", "token", "authorization")
+"""A key with one of these in it names a secret."""
 LONGEST_VALUE: Final = 256
+LARGEST_INTEGER: Final = 2**63
+MOST_ITEMS: Final = 64
+DEEPEST: Final = 8
+FIRST: Final = ("timestamp", "level", "event")
 # Without local variables: a secret may be among them.
 JSON_TRACEBACKS: Final = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
@@ -24,40 +32,96 @@ JSON_TRACEBACKS: Final = structlog.processors.ExceptionRenderer(
 Logger = FilteringBoundLogger
 
 
+@lru_cache(maxsize=1_024)
+def is_secret(key: str) -> bool:
+    """Does a value of this name never belong in a log?"""
+    name = key.lower().replace("_", "").replace("-", "")
+    return name in SECRET_KEYS or any(word in name for word in SECRET_WORDS)
+
+
+def _plain(value: object, depth: int = DEEPEST) -> object:
+    """The value in what JSON has, cut to size."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int) and abs(value) < LARGEST_INTEGER:
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    if depth and isinstance(value, Mapping):
+        pairs = [(_text(key), each) for key, each in list(value.items())[:MOST_ITEMS]]
+        return {key: "[redacted]" if is_secret(key) else _plain(each, depth - 1) for key, each in pairs}
+    if depth and isinstance(value, list | tuple):
+        return [_plain(each, depth - 1) for each in value[:MOST_ITEMS]]
+    return _text(value)
+
+
+def _text(value: object) -> str:
+    try:
+        text = hex(value) if isinstance(value, int) else str(value)
+    except Exception as error:  # noqa: BLE001 - whatever an object does when it is asked what it is
+        text = f"<{type(value).__name__}: {type(error).__name__}>"
+    return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + "…"
+
+
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Drop secrets by the name of their key, and cut what a stranger may have made long."""
-    for key, value in event.items():
-        if key.lower().replace("_", "") in SECRET_KEYS or key.lower() in SECRET_KEYS:
-            event[key] = "[redacted]"
-        elif isinstance(value, str) and len(value) > LONGEST_VALUE:
-            event[key] = value[:LONGEST_VALUE] + "…"
-    return event
+    """Drop secrets by the name of their key, cut what a stranger may have made long, put what names the line first."""
+    clean: dict[str, Any] = {}
+    for key in (*(name for name in FIRST if name in event), *(name for name in event if name not in FIRST)):
+        value = event[key]
+        clean[key] = value if key == "exc_info" else "[redacted]" if is_secret(key) else _plain(value)
+    return clean
 
 
-def configure(format: Literal["auto", "json", "console"] = "auto", level: str = "info") -> None:  # noqa: A002
+class _Output:
+    """A stream whose reader may go away, or be slow: a service does not end for want of somebody who reads its log."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            try:
+                return self._stream.write(text)
+            except UnicodeEncodeError:
+                encoding = self._stream.encoding or "ascii"
+                return self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        return 0
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
+def configure(
+    format: Literal["auto", "json", "console"] = "auto",  # noqa: A002 - the setting's name
+    level: str = "info",
+    stream: TextIO | None = None,
+) -> None:
     """Set up logging for this process, the standard library's loggers included.
 
-    `auto` is console on a terminal and JSON elsewhere. Foreign libraries speak from WARNING on.
+    `auto` is console on a terminal and JSON elsewhere. Foreign libraries speak from WARNING on. `stream` is stdout when
+    not given; commands whose output is data log to stderr.
     """
-    console = format == "console" or (format == "auto" and sys.stdout.isatty())
+    stream = stream or sys.stdout
+    console = format == "console" or (format == "auto" and stream.isatty())
+    output = cast("TextIO", _Output(stream))
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        redact,
     ]
     renderer: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        [redact, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if console
-        else [JSON_TRACEBACKS, structlog.processors.JSONRenderer(default=str)]
+        else [JSON_TRACEBACKS, redact, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(),
+        logger_factory=structlog.WriteLoggerFactory(file=output),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],

@@ -1,17 +1,18 @@
 """Settings: `config/gatehouse.toml`, overridden by the environment, overridden by `*_FILE` for secrets.
 
-`GATEHOUSE_HTTP__PORT=8081` sets `http.port`; `GATEHOUSE_MASTER_KEY_FILE=/run/secrets/key` reads `master_key` from a file.
+`GATEHOUSE_HTTP__PORT=8081` sets `http.port`; `GATEHOUSE_MASTER_KEY_FILE=/run/secrets/key` reads `master_key` from a
+file.
 Every setting is documented with its default in `config/gatehouse.toml`; a test keeps that file and this one in step.
 """
 
 import ipaddress
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -22,6 +23,7 @@ from pydantic_settings import (
 from pydantic_settings.exceptions import SettingsError as SourceError
 
 PREFIX: Final = "GATEHOUSE_"
+LONGEST_VALUE: Final = 100
 CONFIG_VARIABLE: Final = "GATEHOUSE_CONFIG"
 DEFAULT_CONFIG: Final = Path("config/gatehouse.toml")
 
@@ -66,6 +68,12 @@ class Database(Section):
     pool_max: int = Field(10, ge=2, le=100)
     timeout: Seconds = 10.0
 
+    @model_validator(mode="after")
+    def _pool(self) -> Self:
+        if self.pool_min > self.pool_max:
+            raise ValueError(f"pool_min ({self.pool_min}) must not be above pool_max ({self.pool_max})")
+        return self
+
 
 class Http(Section):
     host: str = "127.0.0.1"
@@ -87,6 +95,7 @@ class Mqtt(Section):
     default_keepalive: int = Field(300, ge=1, le=65_535)
     max_subscriptions: int = Field(500, ge=1)
     max_retained: int = Field(100, ge=0)
+    max_retained_bytes: int = Field(4_194_304, ge=0)
     max_queued: int = Field(1_000, ge=1)
     max_queued_bytes: int = Field(4_194_304, ge=1_024)
     max_inflight: int = Field(64, ge=1, le=65_535)
@@ -100,7 +109,9 @@ class Endpoints(Section):
 
 class Enos(Section):
     error_http_status: Literal["rest", "always200"] = "rest"
-    allowed_signmethods: tuple[Literal["sha256", "hmacsha256", "sha1", "hmacsha1", "md5", "hmacmd5"], ...] = SIGN_METHODS
+    allowed_signmethods: tuple[Literal["sha256", "hmacsha256", "sha1", "hmacsha1", "md5", "hmacmd5"], ...] = (
+        SIGN_METHODS
+    )
     login_freshness: int = Field(0, ge=0)
     activation_retry: int = Field(5, ge=1)
     activation_strict: bool = False
@@ -155,12 +166,20 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - ours knows `*_FILE`
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - no .env: one place less to search
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         toml = TomlConfigSettingsSource(settings_cls, toml_file=_config_path())
-        return init_settings, _SecretFiles(settings_cls), env_settings, toml
+        return init_settings, _SecretFiles(settings_cls), _Variables(settings_cls), toml
+
+
+class _Variables(EnvSettingsSource):
+    """The environment but for `*_FILE`, which would pass for a setting of its section."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        files = {f"{name}_FILE".lower() for name in SECRETS}
+        return {name: value for name, value in super()._load_env_vars().items() if name not in files}
 
 
 class _SecretFiles(EnvSettingsSource):
@@ -206,21 +225,44 @@ def _names(model: type[BaseModel], prefix: str) -> Iterator[str]:
 def _refuse_unknown_variables() -> None:
     known = {*_names(Settings, PREFIX), CONFIG_VARIABLE, *(f"{name}_FILE" for name in SECRETS)}
     for name in sorted(os.environ):
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
+        if name.upper().startswith(PREFIX) and name not in known:
             raise SettingsError(f"{name} is not a setting; config/gatehouse.toml lists them all")
 
 
-def _one_line(error: ValidationError) -> str:
+def _one_line(error: ValidationError, overrides: Mapping[str, object]) -> str:
     first = error.errors(include_url=False)[0]
     place = [str(part) for part in first["loc"]]
-    variable = PREFIX + "__".join(place).upper()
-    origin = next((name for name in (variable, f"{variable}_FILE") if name in os.environ), None)
-    source = origin or f"{_config_path() or 'settings'}: {'.'.join(place)}"
+    source = _origin(place, overrides)
+    if source not in {variable := PREFIX + "__".join(place).upper(), f"{variable}_FILE"}:
+        source = f"{source}: {'.'.join(place)}"
     if first["type"] == "extra_forbidden":
         return f"{source} is not a setting; config/gatehouse.toml lists them all"
     message = first["msg"].removeprefix("Value error, ")
-    value = "" if "master_key" in place or "url" in place else f" (it is {first['input']!r})"
+    value = f" (it is {str(first['input'])[:LONGEST_VALUE]!r})" if _is_public(place) else ""
     return f"{source}: {message[0].lower()}{message[1:]}{value}"
+
+
+def _origin(place: Sequence[str], overrides: Mapping[str, object]) -> str:
+    """Which source a wrong value came from: sections and lists may stand in one variable."""
+    for length in range(len(place), 0, -1):
+        variable = PREFIX + "__".join(place[:length]).upper()
+        for name in (variable, f"{variable}_FILE"):
+            if os.environ.get(name):
+                return name
+    return "settings" if place and place[0] in overrides else str(_config_path() or "settings")
+
+
+def _is_public(place: Sequence[str]) -> bool:
+    """May the value at `place` be shown? Not a secret, and not a section: a secret may be in it."""
+    model: type[BaseModel] = Settings
+    for name in place:
+        info = model.model_fields.get(name)
+        if info is None or "SecretStr" in str(info.annotation):
+            return False
+        if not (isinstance(info.annotation, type) and issubclass(info.annotation, Section)):
+            return True
+        model = info.annotation
+    return False
 
 
 def load(**overrides: object) -> Settings:
@@ -233,10 +275,10 @@ def load(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        raise SettingsError(_one_line(error)) from error
+        raise SettingsError(_one_line(error, overrides)) from None  # the error's own text shows the values
     except SourceError as error:
-        raise SettingsError(str(error)) from error
-    except ValueError as error:  # a TOML syntax error
+        raise SettingsError(f"{error}: a section or a list in a variable is written as JSON") from None
+    except (ValueError, OSError) as error:  # a TOML syntax error, or a file that cannot be read
         raise SettingsError(f"{_config_path()}: {error}") from error
 
 

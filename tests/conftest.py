@@ -1,4 +1,4 @@
-"""What the tests stand on: a real PostgreSQL, a database of its own for each test, a service in this process or its own.
+"""What the tests stand on: a real PostgreSQL, a database for each test, a service in this process or in its own.
 
 Nothing here sleeps: `until` waits for a condition, and says what it waited for when it does not come.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import hypothesis
 import pytest
 
 from provisioning import settings as settings_module
@@ -27,6 +28,9 @@ from provisioning.store.database import Database, open_database
 from provisioning.store.embedded import embedded_postgres
 from provisioning.store.migrate import migrate
 from provisioning.store.sealing import Sealer
+
+hypothesis.settings.register_profile("gatehouse", deadline=None, derandomize=True)  # the same run everywhere
+hypothesis.settings.load_profile("gatehouse")
 
 ROOT = Path(__file__).resolve().parent.parent
 MASTER_KEY = bytes(range(32))
@@ -88,6 +92,9 @@ async def postgres(short_directory: Path, sealer: Sealer) -> AsyncIterator[str]:
     """URL of a server with a migrated template database."""
     async with embedded_postgres(short_directory) as url:
         connection = await asyncpg.connect(url)
+        for setting in ("fsync", "full_page_writes"):  # what a crash of the machine would need; no test has one
+            await connection.execute(f"ALTER SYSTEM SET {setting} = off")
+        await connection.execute("SELECT pg_reload_conf()")
         await connection.execute(f"CREATE DATABASE {TEMPLATE}")
         await connection.close()
         await migrate(url_of(url, TEMPLATE), sealer)
@@ -142,7 +149,7 @@ Serve = Callable[..., Awaitable[Running]]
 
 @pytest.fixture
 async def serve(database_url: str) -> AsyncIterator[Serve]:
-    """Start services on the test's database: `await serve(mqtt={"connect_timeout": 0.3})`. Stopped when the test ends."""
+    """Start services on the test's database: `await serve(mqtt={"connect_timeout": 0.3})`. Stopped with the test."""
     async with AsyncExitStack() as stack:
 
         async def start(**overrides: Any) -> Running:
@@ -219,7 +226,8 @@ async def spawn() -> AsyncIterator[Spawn]:
 
     async def start(*args: str, cwd: Path = ROOT, **environment: str) -> Process:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "provisioning", *args, cwd=cwd, env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+            sys.executable, "-m", "provisioning", *args, cwd=cwd,
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             limit=2**20,
         )  # fmt: skip

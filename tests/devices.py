@@ -12,19 +12,25 @@ from broker import packets
 from provisioning.model.mqtt import Connect, Message
 from provisioning.protocols.enos import wire
 
-PRODUCT = {"type": "product", "protocol": "enos", "productKey": "pk1", "productSecret": "ps1", "dynamicActivation": True}
-GROUP = {
+PRODUCT: dict[str, object] = {
+    "type": "product", "protocol": "enos", "productKey": "pk1", "productSecret": "ps1", "dynamicActivation": True,
+}  # fmt: skip
+GROUP: dict[str, object] = {
     "type": "group", "protocol": "enos", "groupId": "g1", "password": "gp1", "productKey": "pk1",
     "autoRegister": True, "autoActivation": True,
 }  # fmt: skip
-DEVICE = {"type": "device", "protocol": "enos", "productKey": "pk1", "deviceKey": "dk1", "deviceSecret": "ds1"}
+DEVICE: dict[str, object] = {
+    "type": "device", "protocol": "enos", "productKey": "pk1", "deviceKey": "dk1", "deviceSecret": "ds1",
+}  # fmt: skip
 
 
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def bootstrap_body(serial: str = "SN1", *, group: str = "g1", password: str = "gp1", at: int | None = None, **more: Any) -> dict[str, Any]:
+def bootstrap_body(
+    serial: str = "SN1", *, group: str = "g1", password: str = "gp1", at: int | None = None, **more: Any
+) -> dict[str, Any]:
     """A signed request; `more` replaces fields, None removes one."""
     at = now_ms() if at is None else at
     body: dict[str, Any] = {
@@ -53,7 +59,9 @@ def login(
     }
 
 
-def connect(credentials: dict[str, str], *, level: int = 4, clean: bool = True, keepalive: int = 60, **more: Any) -> Connect:
+def connect(
+    credentials: dict[str, str], *, level: int = 4, clean: bool = True, keepalive: int = 60, **more: Any
+) -> Connect:
     return Connect(
         level=level, client_id=credentials["identifier"], username=credentials["username"],
         password=credentials["password"].encode(), clean=clean, keepalive=keepalive, **more,
@@ -63,7 +71,7 @@ def connect(credentials: dict[str, str], *, level: int = 4, clean: bool = True, 
 @asynccontextmanager
 async def device(port: int, credentials: dict[str, str], **more: Any) -> AsyncIterator[aiomqtt.Client]:
     """A device on an ordinary MQTT library."""
-    async with aiomqtt.Client("127.0.0.1", port, **credentials, **more) as client:
+    async with aiomqtt.Client("127.0.0.1", port, **{**credentials, **more}) as client:
         yield client
 
 

@@ -1,6 +1,8 @@
 """The writes that logins need, in groups: sessions of dynamic activation, first logins, devices created on the way."""
 
+from collections import Counter
 from collections.abc import Sequence
+from typing import Final
 
 from provisioning.core import generate
 from provisioning.model.credential import Credential
@@ -10,13 +12,23 @@ from provisioning.store import logins
 from provisioning.store.batch import Batcher
 from provisioning.store.database import Database, Tx
 
+LONGEST_CLOSE: Final = 5.0
+
 
 async def issue(tx: Tx, credentials: Sequence[Credential], limit: int) -> list[bool]:
-    """Count one more activation session for each device; False: it may have none (`limit` reached, or activated)."""
-    by_id = {c.device.id: c for c in credentials if c.device}
-    granted = await logins.issue(tx, by_id.keys(), limit)
-    tx.emit(*(SecretIssued(device_id=i, identity=by_id[i].identity) for i in sorted(granted)))
-    return [c.device is not None and c.device.id in granted for c in credentials]
+    """Count one more activation session for each credential; False: it may have none (`limit` reached, or activated).
+
+    A device may be among them more than once: then so many sessions are counted.
+    """
+    left = await logins.issue(tx, Counter(c.device.id for c in credentials if c.device), limit)
+    granted: list[bool] = []
+    for credential in credentials:
+        device = credential.device
+        granted.append(device is not None and left.get(device.id, 0) > 0)
+        if device is not None and granted[-1]:
+            left[device.id] -= 1
+            tx.emit(SecretIssued(device_id=device.id, identity=credential.identity))
+    return granted
 
 
 async def activate(tx: Tx, credentials: Sequence[Credential]) -> list[bool]:
@@ -82,5 +94,5 @@ class LoginWrites:
             return await activate(tx, credentials)
 
     async def close(self) -> None:
-        await self._issues.close()
-        await self._activations.close()
+        await self._issues.close(LONGEST_CLOSE)
+        await self._activations.close(LONGEST_CLOSE)

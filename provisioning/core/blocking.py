@@ -1,7 +1,7 @@
 """Identities that were refused too often.
 
-Only refusals count, and only from the address that was refused: nobody can lock a device out from elsewhere, and a device
-that reconnects at once after its activation is never late (EnOS reference, 8.3).
+Only refusals count, and only from the address that was refused: nobody can lock a device out from elsewhere, and a
+device that reconnects at once after its activation is never late (EnOS reference, 8.3).
 """
 
 from collections import OrderedDict

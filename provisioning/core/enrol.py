@@ -103,7 +103,8 @@ async def admit_serial(tx: Tx, group: Group, serial: str, description: Descripti
             tx.emit(DeviceRegistered(device_id=added.id, identity=added.identity, serial=serial))
             return added
         device = await devices.by_serial(tx, group, serial)  # another request has registered it just now
-        assert device is not None, "the identifier was taken and its device is not there"
+        if device is None:  # and an administrator has deleted it since
+            raise Refusal(Reason.UNAVAILABLE, error="the device was registered and deleted at the same time")
     if device.state is State.REGISTERED and group.auto_activation and group.product_id:
         device = await devices.lock(tx, device)
         if device.state is State.REGISTERED:
@@ -127,7 +128,7 @@ def outfit(device: Device, product: str, key: str = "", secret: str = "") -> Dev
     )  # fmt: skip
 
 
-async def allocate(tx: Tx, device: Device, product: str, product_id: int, key: str = "", secret: str = "") -> Device:
+async def allocate(tx: Tx, device: Device, product: str, product_id: int, *, key: str = "", secret: str = "") -> Device:
     """Give a registered device its product, key and secret.
 
     Raises:
@@ -161,8 +162,8 @@ async def whose(tx: Tx, claim: SerialClaim) -> tuple[Group, Device]:
         raise Refusal(Reason.UNKNOWN, serial=claim.serial)
     found = await groups.find_all(tx, claim.protocol, [device.group for device in candidates])
     for device in candidates:
-        group = found[device.group]
-        if claim.proven_by(group.password):
+        group = found.get(device.group)  # none: it has been deleted since, and the device with it
+        if group is not None and claim.proven_by(group.password):
             check(claim, group)
             return group, device
     raise Refusal(Reason.NOT_PROVEN, serial=claim.serial)

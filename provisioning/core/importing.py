@@ -1,11 +1,13 @@
 """Rows into the registry: read, group, bring about, and a result for each.
 
 Rows go in batches of one transaction each. A batch that clashes with somebody who writes at the same time is done again
-row by row, so that the good rows are in whatever the others are.
+in halves, so that the good rows are in whatever the others are.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
@@ -17,6 +19,17 @@ from provisioning.store.database import Database, Tx
 
 BATCH: Final = 1_000
 LONGEST_LINE: Final = 65_536
+"""Bytes, or characters."""
+TRIES: Final = 3
+
+WORDS: Final[Mapping[Reason, str]] = {
+    Reason.MALFORMED: "{field} {rule}",
+    Reason.DUPLICATE: "{field} is taken by another one",
+    Reason.UNAVAILABLE: "the database is away: {error}",
+    Reason.NOT_ALLOCATED: "the device is not allocated: it has no key and no secret",
+    Reason.ILLEGAL_TRANSITION: "the device is {state}: cannot {step}",
+    Reason.IN_USE: "table {table} still refers to it",
+}
 
 ReadRow = Callable[[dict[str, object]], Spec]
 
@@ -55,29 +68,25 @@ class _Undo(Exception):  # noqa: N818 - it ends a rehearsal
 
 
 def words(refusal: Refusal) -> str:
-    """A refusal in words for whoever wrote the row."""
+    """A refusal in words for whoever stated something about the registry."""
     detail = refusal.detail
     match refusal.reason:
-        case Reason.MALFORMED:
-            return f"{detail.get('field')} {detail.get('rule', 'is malformed')}"
         case Reason.UNKNOWN:
-            kind, name = next(iter(detail.items()), ("it", ""))
-            return f"there is no {kind} {name}"
-        case Reason.DUPLICATE:
-            return f"{detail.get('field')} is taken by another one"
-        case Reason.UNAVAILABLE:
-            return f"the database is away: {detail.get('error', '')}"
-        case Reason.NOT_ALLOCATED:
-            return "the device is not allocated: it has no secret to change"
+            (kind, name), *around = reversed(detail.items()) if detail else [("such thing", "")]
+            return f"there is no {kind} {name}" + "".join(f" in {outer} {of}" for outer, of in around)
+        case reason if reason in WORDS:
+            return WORDS[reason].format_map(defaultdict(lambda: "it", {"rule": "is malformed"} | detail))
     return str(refusal)
 
 
-def read_line(line: str, readers: Mapping[str, ReadRow]) -> Spec:
+def read_line(line: str | bytes, readers: Mapping[str, ReadRow]) -> Spec:
     """Raises: Refusal MALFORMED, with details `field` and `rule`."""
     if len(line) > LONGEST_LINE:
-        raise Refusal(Reason.MALFORMED, field="the line", rule=f"is longer than {LONGEST_LINE} characters")
+        raise Refusal(Reason.MALFORMED, field="the line", rule=f"is longer than {LONGEST_LINE} bytes")
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode("utf-8-sig") if isinstance(line, bytes) else line)
+    except UnicodeDecodeError:
+        raise Refusal(Reason.MALFORMED, field="the line", rule="is not UTF-8") from None
     except (ValueError, RecursionError):
         raise Refusal(Reason.MALFORMED, field="the line", rule="is not JSON") from None
     if not isinstance(row, dict):
@@ -100,11 +109,10 @@ def _described(spec: Spec) -> tuple[str, str]:
 
 async def import_rows(
     database: Database,
-    lines: Iterable[str],
+    lines: Iterable[str | bytes],
     readers: Mapping[str, ReadRow],
     *,
     dry_run: bool = False,
-    demo: bool = False,
     on_result: Callable[[Result], None] = lambda _: None,
 ) -> Summary:
     """Bring about what the lines state, in their order. Blank lines are passed over.
@@ -123,16 +131,15 @@ async def import_rows(
 
     runs = _runs(_numbered(lines), readers)
     if dry_run:
-        try:
+        with suppress(_Undo):
             async with database.begin() as tx:
                 for run in runs:
-                    for result in await _rehearse(tx, run, demo=demo):
+                    for result in await _rehearse(tx, run):
                         report(result)
                 raise _Undo
-        except _Undo:
-            return summary
+        return summary
     for run in runs:
-        for result in await _commit(database, run, demo=demo):
+        for result in await _commit(database, run):
             report(result)
     return summary
 
@@ -140,11 +147,11 @@ async def import_rows(
 Item = tuple[int, Spec | Refusal]
 
 
-def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+def _numbered(lines: Iterable[str | bytes]) -> Iterator[tuple[int, str | bytes]]:
     return ((number, line) for number, line in enumerate(lines, 1) if line.strip())
 
 
-def _runs(lines: Iterator[tuple[int, str]], readers: Mapping[str, ReadRow]) -> Iterator[list[Item]]:
+def _runs(lines: Iterator[tuple[int, str | bytes]], readers: Mapping[str, ReadRow]) -> Iterator[list[Item]]:
     """Batches of lines, in order."""
     while batch := list(islice(lines, BATCH)):
         items: list[Item] = []
@@ -156,32 +163,39 @@ def _runs(lines: Iterator[tuple[int, str]], readers: Mapping[str, ReadRow]) -> I
         yield items
 
 
-async def _commit(database: Database, items: Sequence[Item], *, demo: bool) -> list[Result]:
+async def _commit(database: Database, items: Sequence[Item], *, tries: int = TRIES) -> list[Result]:
     try:
         async with database.begin() as tx:
-            return await _apply(tx, items, demo=demo)
+            return await _apply(tx, items)
     except Refusal as refusal:
-        if refusal.reason is Reason.UNAVAILABLE:
-            raise
+        if refusal.reason is Reason.UNAVAILABLE:  # a deadlock with another importer is among these, and is gone by now
+            if tries == 1:
+                raise
+            return await _commit(database, items, tries=tries - 1)
         if len(items) == 1:
             return [_failed(items[0], refusal)]
-    return [result for item in items for result in await _commit(database, [item], demo=demo)]
+    return [result for half in _halves(items) for result in await _commit(database, half)]
 
 
-async def _rehearse(tx: Tx, items: Sequence[Item], *, demo: bool) -> list[Result]:
+def _halves(items: Sequence[Item]) -> tuple[Sequence[Item], Sequence[Item]]:
+    middle = len(items) // 2
+    return items[:middle], items[middle:]
+
+
+async def _rehearse(tx: Tx, items: Sequence[Item]) -> list[Result]:
     """As `_commit`, inside a transaction that goes on: a clash undoes its own part alone."""
     from provisioning.store.database import refusal_of  # noqa: PLC0415
 
     try:
         async with tx.db.transaction():
-            return await _apply(tx, items, demo=demo)
+            return await _apply(tx, items)
     except Exception as error:
         refusal = error if isinstance(error, Refusal) else refusal_of(error)
         if refusal is None or refusal.reason is Reason.UNAVAILABLE:
             raise
         if len(items) == 1:
             return [_failed(items[0], refusal)]
-    return [result for item in items for result in await _rehearse(tx, [item], demo=demo)]
+    return [result for half in _halves(items) for result in await _rehearse(tx, half)]
 
 
 def _failed(item: Item, refusal: Refusal) -> Result:
@@ -190,7 +204,7 @@ def _failed(item: Item, refusal: Refusal) -> Result:
     return Result(number, kind, name, "failed", words(refusal))
 
 
-async def _apply(tx: Tx, items: Sequence[Item], *, demo: bool) -> list[Result]:
+async def _apply(tx: Tx, items: Sequence[Item]) -> list[Result]:
     """Products and groups one at a time, devices that follow each other in one go."""
     results: list[Result] = []
     devices: list[tuple[int, DeviceSpec]] = []
@@ -217,7 +231,7 @@ async def _apply(tx: Tx, items: Sequence[Item], *, demo: bool) -> list[Result]:
         kind, name = _described(spec)
         try:
             if isinstance(spec, ProductSpec):
-                outcome, _ = await load.put_product(tx, spec, demo=demo)
+                outcome, _ = await load.put_product(tx, spec)
             else:
                 outcome, _ = await load.put_group(tx, spec)
             results.append(Result(number, kind, name, str(outcome)))

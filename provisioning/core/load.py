@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from provisioning.core import enrol, generate
-from provisioning.model.events import DeviceRegistered
+from provisioning.model.events import DeviceDisabled, DeviceEnabled, DeviceRegistered
 from provisioning.model.lifecycle import State
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device, Group, Product
@@ -28,19 +28,20 @@ def _or(stated: T | None, otherwise: T) -> T:
     return otherwise if stated is None else stated
 
 
-async def put_product(tx: Tx, spec: ProductSpec, *, demo: bool = False) -> tuple[Outcome, Product]:
+async def put_product(tx: Tx, spec: ProductSpec) -> tuple[Outcome, Product]:
     """Create the product, or change what is stated of it."""
     old = await products.find(tx, spec.protocol, spec.key)
     if old is None:
         new = Product(
             protocol=spec.protocol, key=spec.key, secret=_or(spec.secret, generate.secret()), name=_or(spec.name, ""),
-            dynamic_activation=_or(spec.dynamic_activation, False), auto_create=_or(spec.auto_create, False), demo=demo,
+            dynamic_activation=_or(spec.dynamic_activation, False), auto_create=_or(spec.auto_create, False),
+            demo=_or(spec.demo, False),
         )  # fmt: skip
         return Outcome.CREATED, await products.add(tx, new)
     new = replace(
         old, secret=_or(spec.secret, old.secret), name=_or(spec.name, old.name),
         dynamic_activation=_or(spec.dynamic_activation, old.dynamic_activation),
-        auto_create=_or(spec.auto_create, old.auto_create),
+        auto_create=_or(spec.auto_create, old.auto_create), demo=_or(spec.demo, old.demo),
     )  # fmt: skip
     if new == old:
         return Outcome.UNCHANGED, old
@@ -85,9 +86,9 @@ async def _product(tx: Tx, protocol: str, key: str) -> Product:
 async def put_devices(tx: Tx, specs: Sequence[DeviceSpec]) -> list[tuple[Outcome, Device] | Refusal]:
     """Create the devices, or change what is stated of them; a result for each. One protocol at a time.
 
-    A row that cannot be brought about is a Refusal in the result and hinders no other row; but a clash with somebody who
-    writes at the same time, or with another device's serial number, raises DUPLICATE from the transaction and undoes all:
-    try again one by one.
+    A row that cannot be brought about is a Refusal in the result and hinders no other row; but a clash with somebody
+    who writes at the same time, or with another device's serial number, raises DUPLICATE from the transaction and
+    undoes all: try again one by one.
     """
     known = await _Known.read(tx, specs)
     results: list[tuple[Outcome, Device] | Refusal] = []
@@ -122,7 +123,8 @@ async def put_devices(tx: Tx, specs: Sequence[DeviceSpec]) -> list[tuple[Outcome
 
 async def _change(tx: Tx, known: "_Known", old: Device, spec: DeviceSpec) -> tuple[Outcome, Device]:
     new = replace(
-        old, name=_or(spec.name, old.name), timezone=_or(spec.timezone, old.timezone), asset=_or(spec.asset, old.asset),
+        old, name=_or(spec.name, old.name), name_i18n=_or(spec.name_i18n, old.name_i18n),
+        timezone=_or(spec.timezone, old.timezone), asset=_or(spec.asset, old.asset),
         disabled=_or(spec.disabled, old.disabled), group=_or(spec.group, old.group),
         serial=_or(spec.serial, old.serial), secret=_or(spec.secret, old.secret),
     )  # fmt: skip
@@ -130,6 +132,8 @@ async def _change(tx: Tx, known: "_Known", old: Device, spec: DeviceSpec) -> tup
         new = enrol.outfit(new, spec.product or old.product, spec.key, spec.secret or "")
     if new == old:
         return Outcome.UNCHANGED, old
+    if (current := await devices.lock(tx, old)) != old:  # somebody was faster
+        return await _change(tx, known, current, spec)
     if (new.group, new.serial) != (old.group, old.serial):
         if not (new.group and new.serial):
             raise Refusal(Reason.MALFORMED, field="serial and group: give both")
@@ -139,12 +143,14 @@ async def _change(tx: Tx, known: "_Known", old: Device, spec: DeviceSpec) -> tup
     if new.state is not old.state:
         product_id = known.product_id(new)
         assert product_id is not None
-        await enrol.allocate(tx, replace(new, state=old.state), new.product, product_id, new.key, new.secret)
+        await enrol.allocate(tx, replace(new, state=old.state), new.product, product_id, key=new.key, secret=new.secret)
     elif new.secret != old.secret:
         enrol.allocated(old)
         await devices.set_secret(tx, new)
     if new.disabled != old.disabled:
         await devices.set_disabled(tx, new, disabled=new.disabled)
+        happened = DeviceDisabled if new.disabled else DeviceEnabled
+        tx.emit(happened(device_id=new.id, identity=new.identity, serial=new.serial))
     await devices.describe(tx, new)
     return Outcome.UPDATED, new
 
@@ -183,7 +189,11 @@ class _Known:
         return known
 
     def find(self, spec: DeviceSpec) -> Device | None:
-        """Raises: Refusal UNKNOWN for a product or group that does not exist, DUPLICATE when the names lead to two devices."""
+        """The device that the row names.
+
+        Raises:
+            Refusal: UNKNOWN for a product or group that does not exist, DUPLICATE when the names lead to two devices.
+        """
         if spec.product and spec.product not in self.products:
             raise Refusal(Reason.UNKNOWN, product=spec.product)
         if spec.group and spec.group not in self.groups:
@@ -199,7 +209,8 @@ class _Known:
     def make(self, spec: DeviceSpec) -> Device:
         device = Device(
             protocol=spec.protocol, state=State.REGISTERED, group=spec.group or "", serial=spec.serial or "",
-            asset=spec.asset or "", name=spec.name or "", timezone=spec.timezone or "", disabled=bool(spec.disabled),
+            asset=spec.asset or "", name=spec.name or "", name_i18n=spec.name_i18n or {},
+            timezone=spec.timezone or "", disabled=bool(spec.disabled),
         )  # fmt: skip
         return enrol.outfit(device, spec.product, spec.key or "", spec.secret or "") if spec.product else device
 

@@ -59,8 +59,8 @@ def judge(claim: LoginClaim, credential: Credential) -> Judgement:
     """Admit or refuse.
 
     Raises:
-        Refusal: NOT_PROVEN for an unknown identity and for a wrong proof alike, in the same time; the others only after the
-            proof held: DISABLED, ACTIVATION_OFF, ACTIVATION_SPENT.
+        Refusal: NOT_PROVEN for an unknown identity and for a wrong proof alike, in the same time; the others only after
+            the proof held: DISABLED, ACTIVATION_OFF, ACTIVATION_SPENT.
     """
     product, device = credential.product, credential.device
     if claim.means is Means.DEVICE:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Final
 from uuid import uuid4
 
@@ -18,7 +19,7 @@ MOST_AT_ONCE: Final = 5_000
 
 
 class Presence:
-    """Collects who came and went; `run` writes it. Nothing is lost while the database is away but the order of events."""
+    """Collects who came and went; `run` writes it. What the database misses is told later."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -42,7 +43,7 @@ class Presence:
             Refusal: UNAVAILABLE; what was not written is kept.
         """
         while self._changes:
-            part = dict(list(self._changes.items())[:MOST_AT_ONCE])
+            part = dict(islice(self._changes.items(), MOST_AT_ONCE))
             async with self._database.begin() as tx:
                 await presence.note(tx, self.node, part)
             for device_id, change in part.items():
@@ -61,6 +62,9 @@ class Presence:
                 await self.flush()
             except Refusal as refusal:
                 log.get().warning("presence.flush", outcome="failed", reason=str(refusal.reason))
+                next_beat = 0.0
+            except Exception:  # noqa: BLE001 - or nobody would be seen any more
+                log.get().exception("presence.flush", outcome="failed", reason="internal")
                 next_beat = 0.0
             await asyncio.sleep(FLUSH_EVERY)
 

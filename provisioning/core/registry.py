@@ -75,6 +75,8 @@ async def _delete_devices(tx: Tx, product_id: int | None, of: list[Group]) -> in
 
 
 async def delete_device(tx: Tx, which: Device) -> None:
+    """Raises: Refusal UNKNOWN, when it is gone already."""
+    which = await devices.lock(tx, which)
     await devices.delete(tx, which)
     tx.emit(DeviceDeleted(device_id=which.id, identity=which.identity, serial=which.serial))
 
@@ -100,8 +102,8 @@ async def enable(tx: Tx, which: Device) -> None:
 async def reset(tx: Tx, which: Device) -> Device:
     """Destroy the secret and end the session.
 
-    A device that enrols is registered again and gets a new secret by its next enrolment, or by `allocate`. One without a
-    serial number could never come back: it is allocated again at once, with a new secret that it fetches by dynamic
+    A device that enrols is registered again and gets a new secret by its next enrolment, or by `allocate`. One without
+    a serial number could never come back: it is allocated again at once, with a new secret that it fetches by dynamic
     activation or that is carried to it.
 
     Raises:
@@ -122,9 +124,9 @@ async def allocate(tx: Tx, which: Device, into: Product, key: str = "", secret: 
     """Give a registered device its triple.
 
     Raises:
-        Refusal: ILLEGAL_TRANSITION, when it is allocated already; DUPLICATE from the transaction, when the key is taken.
+        Refusal: ILLEGAL_TRANSITION when it is allocated already; DUPLICATE from the transaction, when the key is taken.
     """
-    return await enrol.allocate(tx, await devices.lock(tx, which), into.key, into.id, key, secret)
+    return await enrol.allocate(tx, await devices.lock(tx, which), into.key, into.id, key=key, secret=secret)
 
 
 async def replace_serial(tx: Tx, which: Device, serial: str) -> Device:
@@ -133,6 +135,7 @@ async def replace_serial(tx: Tx, which: Device, serial: str) -> Device:
     Raises:
         Refusal: ILLEGAL_TRANSITION for a device without a serial number; DUPLICATE from the transaction.
     """
+    which = await devices.lock(tx, which)
     if not which.serial:
         raise Refusal(Reason.ILLEGAL_TRANSITION, state="without serial number", step="replace")
     await devices.rename_serial(tx, which, serial)
@@ -145,6 +148,7 @@ async def reopen_activation(tx: Tx, which: Device) -> None:
     Raises:
         Refusal: ILLEGAL_TRANSITION, when the device has logged in with its own secret: reset it instead.
     """
+    which = await devices.lock(tx, which)
     if which.state is not State.ALLOCATED:
         raise Refusal(Reason.ILLEGAL_TRANSITION, state=str(which.state), step="activate again")
     await devices.reopen_activation(tx, which)
@@ -156,6 +160,6 @@ async def new_secret(tx: Tx, which: Device, secret: str = "") -> Device:
     Raises:
         Refusal: NOT_ALLOCATED.
     """
-    which = replace(enrol.allocated(which), secret=secret or generate.secret())
+    which = replace(enrol.allocated(await devices.lock(tx, which)), secret=secret or generate.secret())
     await devices.set_secret(tx, which)
     return which

@@ -9,4 +9,6 @@
     events      what has happened, in the past tense; the outbox stores them
     mqtt        CONNECT, will and message as every protocol sees them
     admission   the answer to a CONNECT: who it is, what it may do, what must be pushed
+
+Everything else imports these; they import nothing but each other.
 """

@@ -57,9 +57,10 @@ class Push:
 class Answer:
     """What the service says to a message from a device."""
 
-    to_publisher: Message | None = None
-    """Sent to the publishing session alone, subscribed or not."""
-    to_subscribers: Message | None = None
+    reply: Message | None = None
+    """To the session that published, once: by its subscription, or unasked with QoS 0. One SDK does not subscribe again
+    when it has reconnected, and waits for its replies all the same.
+    """
     close: bool = False
     """End the session: the protocol's way to refuse a message."""
 

@@ -1,4 +1,4 @@
-"""What an administrator states about the registry. None: not stated, so it stays as it is, or gets its default when new."""
+"""What an administrator states of the registry. None: not stated; it stays as it is, or gets its default when new."""
 
 from dataclasses import dataclass, field
 
@@ -11,6 +11,7 @@ class ProductSpec:
     name: str | None = None
     dynamic_activation: bool | None = None
     auto_create: bool | None = None
+    demo: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,7 @@ class DeviceSpec:
     serial: str | None = None
     asset: str | None = None
     name: str | None = None
+    name_i18n: dict[str, str] | None = None
     timezone: str | None = None
     disabled: bool | None = None
 

@@ -9,4 +9,6 @@
     logins       what a login reads and writes, for many devices in one statement
     credentials  the cache of what logins are judged by
     changes      LISTEN: what other processes changed
+
+Rows become frozen dataclasses of `model` at once.
 """

@@ -14,10 +14,17 @@ R = TypeVar("R")
 
 
 class Batcher(Generic[T, R]):
-    """`run` gets up to `limit` items and returns as many results in their order; an exception of it goes to all of them."""
+    """`run` gets up to `limit` items and returns as many results in their order.
+
+    A result that is an exception is raised to the one who waits for it; what `run` raises goes to all.
+    """
 
     def __init__(
-        self, run: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, limit: int = 500, concurrency: int = 2
+        self,
+        run: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]],
+        *,
+        limit: int = 500,
+        concurrency: int = 2,
     ) -> None:
         self._run = run
         self._limit = limit
@@ -53,22 +60,35 @@ class Batcher(Generic[T, R]):
     async def _serve(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
         try:
             results = await self._run([item for item, _ in batch])
-        except BaseException as error:
+            for (_, future), result in zip(batch, results, strict=True):
+                if future.done():  # whoever waited has gone
+                    continue
+                if isinstance(result, Exception):
+                    future.set_exception(result)
+                else:
+                    future.set_result(result)
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
             for _, future in batch:
                 if not future.done():
-                    future.set_exception(error) if isinstance(error, Exception) else future.cancel()
-            if not isinstance(error, Exception):
-                raise
-        else:
-            for (_, future), result in zip(batch, results, strict=True):
-                if not future.done():
-                    future.set_result(result)
+                    future.set_exception(error)
+        except BaseException:
+            for _, future in batch:
+                future.cancel()
+            raise
         finally:
             self._free += 1
             self._start()
 
-    async def close(self) -> None:
-        """Serve what was submitted, then return."""
-        while self._tasks or self._waiting:
+    async def close(self, seconds: float) -> None:
+        """Serve what was submitted, then return; after so many seconds give up the rest and cancel who waits for it."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while (self._tasks or self._waiting) and loop.time() < deadline:
             self._start()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.wait(self._tasks, timeout=deadline - loop.time())
+        while self._waiting:
+            self._waiting.popleft()[1].cancel()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)

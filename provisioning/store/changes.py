@@ -15,7 +15,6 @@ from typing import Any, Final
 import asyncpg
 
 from provisioning import log
-from provisioning.store.database import AWAY
 
 CHANNEL: Final = "gatehouse"
 CHECK_EVERY: Final = 2.0
@@ -46,12 +45,16 @@ def read_change(payload: str) -> Change | None:
         fields = json.loads(payload)
         what = What(fields["change"])
         return Change(what, *(str(fields.get(name, "")) for name in ("protocol", "product", "device")))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
 class Listener:
-    """Keeps one connection on the channel. `on_back` is called when reports begin, `on_lost` when they are interrupted."""
+    """Keeps one connection on the channel: `on_back` is called when reports begin, `on_lost` when they end."""
 
     def __init__(
         self,
@@ -81,17 +84,17 @@ class Listener:
         wait = 0.1
         while True:
             try:
-                connection = await asyncpg.connect(self._url, timeout=LONGEST_WAIT)
-            except (*AWAY, asyncpg.PostgresError) as error:
-                log.get().warning("database.listen", outcome="failed", error=str(error), retry_s=wait)
+                connection = await asyncpg.connect(self._url, timeout=LONGEST_WAIT, command_timeout=LONGEST_WAIT)
+            except Exception as error:  # noqa: BLE001 - whatever it is: without changes no session is ended
+                log.get().warning("database.listen", outcome="failed", error=_words(error), retry_s=wait)
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, LONGEST_WAIT)
                 continue
             wait = 0.1
             try:
                 await self._hold(connection)
-            except (*AWAY, asyncpg.PostgresError) as error:
-                log.get().warning("database.listen", outcome="failed", error=str(error) or type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - as above
+                log.get().warning("database.listen", outcome="failed", error=_words(error))
             finally:
                 self.listening.clear()
                 self._on_lost()

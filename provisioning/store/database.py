@@ -34,6 +34,7 @@ AWAY: Final = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the server has said goodbye on this connection a moment ago
     asyncpg.OperatorInterventionError,  # shutting down, starting up
     asyncpg.InsufficientResourcesError,  # out of connections, disk or memory
     asyncpg.TransactionRollbackError,  # deadlock
@@ -54,8 +55,12 @@ def refusal_of(error: Exception) -> Refusal | None:
     if isinstance(error, asyncpg.ForeignKeyViolationError):
         return Refusal(Reason.IN_USE, table=error.table_name)
     if isinstance(error, AWAY):
-        return Refusal(Reason.UNAVAILABLE, error=f"{type(error).__name__}: {error}"[:200])
+        return _unavailable(error)
     return None
+
+
+def _unavailable(error: Exception) -> Refusal:
+    return Refusal(Reason.UNAVAILABLE, error=f"{type(error).__name__}: {error}"[:200])
 
 
 @dataclass(slots=True)
@@ -101,6 +106,17 @@ class Database:
         self._timeout = timeout
 
     @asynccontextmanager
+    async def _connection(self) -> AsyncIterator["Connection"]:
+        try:
+            connection = await self.pool.acquire(timeout=self._timeout)
+        except (*AWAY, asyncpg.PostgresError) as error:  # whatever it is that keeps us out, the database is away
+            raise _unavailable(error) from error
+        try:
+            yield connection
+        finally:
+            await self.pool.release(connection)
+
+    @asynccontextmanager
     async def begin(self) -> AsyncIterator[Tx]:
         """A transaction: commits when the block ends, rolls back when it raises.
 
@@ -108,7 +124,7 @@ class Database:
             Refusal: UNAVAILABLE when the database is away, DUPLICATE or IN_USE when a constraint says no.
         """
         try:
-            async with self.pool.acquire(timeout=self._timeout) as connection, connection.transaction():
+            async with self._connection() as connection, connection.transaction():
                 tx = Tx(connection, self.sealer)
                 yield tx
                 await tx.flush()
@@ -127,7 +143,7 @@ class Database:
             Refusal: UNAVAILABLE when the database is away.
         """
         try:
-            async with self.pool.acquire(timeout=self._timeout) as connection:
+            async with self._connection() as connection:
                 yield Tx(connection, self.sealer)
         except Exception as error:
             if refusal := refusal_of(error):
@@ -164,7 +180,7 @@ async def open_database(
         )
     except Exception as error:
         if isinstance(error, (*AWAY, asyncpg.PostgresError, ValueError)):
-            raise Refusal(Reason.UNAVAILABLE, error=f"{type(error).__name__}: {error}"[:200]) from error
+            raise _unavailable(error) from error
         raise
     try:
         yield Database(pool, url, sealer, timeout=timeout, on_commit=on_commit)

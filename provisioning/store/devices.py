@@ -1,4 +1,5 @@
 """The tables `device` and `identifier`."""
+# ruff: noqa: S608 - statements are put together of constants, never of values
 
 import json
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ import asyncpg
 
 from provisioning.model.identity import Identity
 from provisioning.model.lifecycle import State
+from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device, Group
 from provisioning.store.database import Tx
 
@@ -68,7 +70,7 @@ RESET: Final = """
 """
 SET_DISABLED: Final = "UPDATE device SET disabled = $2 WHERE id = $1"
 DESCRIBE: Final = "UPDATE device SET name = $2, name_i18n = $3, timezone = $4, asset = $5 WHERE id = $1"
-SET_SECRET: Final = "UPDATE device SET secret = $2 WHERE id = $1"
+SET_SECRET: Final = "UPDATE device SET secret = $2 WHERE id = $1"  # noqa: S105 - a statement
 REOPEN_ACTIVATION: Final = "UPDATE device SET activations = 0, activation_closed = false WHERE id = $1"
 DELETE: Final = "DELETE FROM device WHERE id = $1"
 RENAME_SERIAL: Final = f"UPDATE identifier SET value = $2 WHERE kind = '{SERIAL}' AND device_id = $1"
@@ -77,9 +79,9 @@ ADD_SERIALS: Final = f"""
     SELECT '{SERIAL}', * FROM unnest($1::bigint[], $2::text[], $3::bigint[])
 """
 ADD_MANY: Final = """
-    INSERT INTO device (protocol, product_id, key, secret, group_id, asset, name, timezone, state, disabled)
+    INSERT INTO device (protocol, product_id, key, secret, group_id, asset, name, name_i18n, timezone, state, disabled)
     SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bytea[], $5::bigint[], $6::text[], $7::text[],
-                         $8::text[], $9::text[], $10::boolean[])
+                         $8::jsonb[], $9::text[], $10::text[], $11::boolean[])
     RETURNING id
 """
 DELETE_WHERE: Final = """
@@ -159,9 +161,15 @@ async def page(tx: Tx, which: Filter, after: int, limit: int) -> list[Device]:
 
 
 async def lock(tx: Tx, device: Device) -> Device:
-    """The device as it stands now, held until the transaction ends."""
+    """The device as it stands now, held until the transaction ends.
+
+    Raises:
+        Refusal: UNKNOWN, when it has been deleted in the meantime.
+    """
     await tx.db.fetchrow(LOCK, device.id)
-    return await by_id(tx, device.id) or device
+    if found := await by_id(tx, device.id):
+        return found
+    raise Refusal(Reason.UNKNOWN, device=device.key or device.serial)
 
 
 async def register(tx: Tx, group: Group, device: Device) -> Device | None:
@@ -180,7 +188,19 @@ async def add_many(tx: Tx, rows: Sequence[tuple[Device, int | None, int | None]]
     if not rows:
         return []
     columns = [
-        (d.protocol, product, d.key or None, _sealed(tx, d), group, d.asset, d.name, d.timezone, str(d.state), d.disabled)
+        (
+            d.protocol,
+            product,
+            d.key or None,
+            _sealed(tx, d),
+            group,
+            d.asset,
+            d.name,
+            json.dumps(d.name_i18n),
+            d.timezone,
+            str(d.state),
+            d.disabled,
+        )
         for d, product, group in rows
     ]
     found = await tx.db.fetch(ADD_MANY, *zip(*columns, strict=True))

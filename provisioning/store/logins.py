@@ -1,6 +1,6 @@
 """What logins read and write, for many devices in one statement. Run in batches: see `batch`."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import asyncpg
@@ -9,6 +9,7 @@ from provisioning.model.credential import Credential, DeviceCredential, ProductC
 from provisioning.model.identity import Identity
 from provisioning.store import devices, products
 from provisioning.store.database import Tx
+from provisioning.store.sealing import SealError
 
 LOOK_UP: Final = """
     SELECT p.id AS product_id, p.secret AS product_secret, p.dynamic_activation, p.auto_create,
@@ -18,16 +19,24 @@ LOOK_UP: Final = """
     LEFT JOIN device d ON d.product_id = p.id AND d.key = w.device AND d.secret IS NOT NULL
     ORDER BY w.ord
 """
-# The database decides whether one more session is due: two processes may count at once.
+STANDING: Final = "SELECT id, epoch, disabled FROM device WHERE id = ANY($1) AND secret IS NOT NULL"
+# The database decides how many sessions are due: two processes may count at once. Rows are locked in one order, so that
+# batches with common devices wait for each other instead of failing.
 ISSUE: Final = """
-    UPDATE device SET activations = activations + 1
-    WHERE id = ANY($1) AND activated_at IS NULL AND NOT activation_closed AND NOT disabled AND secret IS NOT NULL
-          AND activations < $2
-    RETURNING id
+    WITH due AS (
+        SELECT d.id, least(w.wanted, $3 - d.activations) AS granted
+        FROM unnest($1::bigint[], $2::integer[]) w (id, wanted) JOIN device d ON d.id = w.id
+        WHERE d.activated_at IS NULL AND NOT d.activation_closed AND NOT d.disabled AND d.secret IS NOT NULL
+              AND d.activations < $3
+        ORDER BY d.id FOR UPDATE OF d
+    )
+    UPDATE device d SET activations = d.activations + due.granted FROM due WHERE d.id = due.id
+    RETURNING d.id, due.granted
 """
 CLOSE: Final = "UPDATE device SET activation_closed = true WHERE id = $1"
 ACTIVATE: Final = """
-    UPDATE device SET state = 'activated', activated_at = now() WHERE id = ANY($1) AND state = 'allocated' RETURNING id
+    WITH due AS (SELECT id FROM device WHERE id = ANY($1) AND state = 'allocated' ORDER BY id FOR UPDATE)
+    UPDATE device d SET state = 'activated', activated_at = now() FROM due WHERE d.id = due.id RETURNING d.id
 """
 CREATE: Final = """
     INSERT INTO device (protocol, product_id, key, secret, asset, state) VALUES ($1, $2, $3, $4, $5, 'allocated')
@@ -57,16 +66,31 @@ def _credential(tx: Tx, identity: Identity, row: asyncpg.Record) -> Credential:
     return Credential(identity, product, device)
 
 
-async def look_up(tx: Tx, identities: Sequence[Identity]) -> list[Credential]:
-    """What the registry knows of each identity, in their order."""
+async def look_up(tx: Tx, identities: Sequence[Identity]) -> list[Credential | SealError]:
+    """What the registry knows of each identity, in their order; the error, where a secret does not open."""
     columns = zip(*((i.protocol, i.product, i.device) for i in identities), strict=True)
     rows = await tx.db.fetch(LOOK_UP, *columns)
-    return [_credential(tx, identity, row) for identity, row in zip(identities, rows, strict=True)]
+    found: list[Credential | SealError] = []
+    for identity, row in zip(identities, rows, strict=True):
+        try:
+            found.append(_credential(tx, identity, row))
+        except SealError as error:  # one damaged row must not turn away the others
+            found.append(error)
+    return found
 
 
-async def issue(tx: Tx, device_ids: Collection[int], limit: int) -> set[int]:
-    """Count one more activation session for each; returns those that may have it (fewer than `limit` before)."""
-    return {row["id"] for row in await tx.db.fetch(ISSUE, list(device_ids), limit)}
+async def standing(tx: Tx, device_ids: Collection[int]) -> dict[int, tuple[int, bool]]:
+    """Device id -> (epoch, disabled) of those that have a secret: what a live session depends on."""
+    return {row["id"]: (row["epoch"], row["disabled"]) for row in await tx.db.fetch(STANDING, list(device_ids))}
+
+
+async def issue(tx: Tx, wanted: Mapping[int, int], limit: int) -> dict[int, int]:
+    """Count activation sessions: device id -> how many are asked for.
+
+    Returns how many each may have, so that none gets more than `limit` in all.
+    """
+    rows = await tx.db.fetch(ISSUE, list(wanted.keys()), list(wanted.values()), limit)
+    return {row["id"]: row["granted"] for row in rows}
 
 
 async def close_activation(tx: Tx, device_id: int) -> None:

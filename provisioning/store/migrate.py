@@ -58,11 +58,16 @@ async def migrate(url: str, sealer: Sealer) -> list[Migration]:
     Returns what was applied now.
 
     Raises:
-        MigrationError: it was migrated by a newer release, a migration was changed after it was applied, or it was sealed
-            under another master key.
+        MigrationError: the URL is none, the database was migrated by a newer release, a migration was changed after it
+            was applied, or the database was sealed under another master key.
         OSError, asyncpg.PostgresError: it cannot be reached or refuses the work.
     """
-    connection = await asyncpg.connect(url)
+    try:
+        connection = await asyncpg.connect(url)
+    except ValueError:  # its text may hold a part of the password
+        raise MigrationError(
+            "the URL is not of the form postgresql://user:password@host/name; percent-encode / # ? @ in a password"
+        ) from None
     try:
         await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
         await connection.execute(CREATE_LEDGER)

@@ -1,4 +1,5 @@
 """The table `product`."""
+# ruff: noqa: S608 - statements are put together of constants, never of values
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +22,7 @@ INSERT: Final = """
     VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id, created_at
 """
 UPDATE: Final = """
-    UPDATE product SET secret = $2, name = $3, dynamic_activation = $4, auto_create = $5 WHERE id = $1
+    UPDATE product SET secret = $2, name = $3, dynamic_activation = $4, auto_create = $5, demo = $6 WHERE id = $1
 """
 DELETE: Final = "DELETE FROM product WHERE id = $1"
 DEMO: Final = "SELECT key FROM product WHERE demo ORDER BY key"
@@ -66,8 +67,9 @@ async def add(tx: Tx, product: Product) -> Product:
 async def update(tx: Tx, product: Product) -> None:
     sealed = tx.sealer.seal(product.secret, context(product.protocol, product.key))
     await tx.db.execute(
-        UPDATE, product.id, sealed, product.name, product.dynamic_activation, product.auto_create
-    )
+        UPDATE, product.id, sealed, product.name, product.dynamic_activation, product.auto_create,
+        product.demo,
+    )  # fmt: skip
 
 
 async def delete(tx: Tx, product: Product) -> None:

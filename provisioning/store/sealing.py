@@ -1,14 +1,16 @@
 """Secrets at rest: AES-256-GCM under one master key, bound to the row they belong to.
 
-A sealed secret is `0x01 | key id (4) | nonce (12) | ciphertext and tag`. The key id is the head of the key's SHA-256, so
-that a wrong master key is told from a damaged row. The context (associated data) names table and row: a sealed secret
-that is copied to another row does not open there.
+A sealed secret is `0x01 | key id (4) | nonce (12) | ciphertext and tag`. The key id is the head of the key's SHA-256,
+so that a wrong master key is told from a damaged row. The context (associated data) names table and row: a sealed
+secret that is copied to another row does not open there.
 """
 
 import base64
 import binascii
 import os
 import secrets
+import tempfile
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -68,6 +70,25 @@ def read_key(text: str) -> bytes:
     return key
 
 
+def _make_key(path: Path) -> None:
+    """Write a new key, and only then give it its name: others find it whole or not at all, and the first wins."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(name, path)
+    finally:
+        Path(name).unlink()
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # what is sealed from now on is lost without the key
+    finally:
+        os.close(directory)
+
+
 def key_file(path: Path) -> bytes:
     """The key in `path`; one is made, readable by its owner alone, when there is none.
 
@@ -75,15 +96,9 @@ def key_file(path: Path) -> bytes:
         SealError: the file holds no key, or cannot be read or written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return read_key(path.read_text("ascii"))
-        with os.fdopen(descriptor, "w") as file:
-            file.write(base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_key(path)
         return read_key(path.read_text("ascii"))
     except (OSError, UnicodeDecodeError) as error:
         raise SealError(f"cannot read the master key {path}: {error}") from error

@@ -1,9 +1,11 @@
 """What every HTTP operation may need, held by the application under one key."""
 
+import re
 from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from provisioning.store.database import Database
 
@@ -32,11 +34,33 @@ class World:
     endpoints: Endpoints
 
 
+HOST: Final = re.compile(
+    r"(?:(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9.])?)|\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\])(?::[0-9]{0,5})?"
+)
+"""A name or IPv4 address, or an IPv6 address in brackets; and a port."""
+
 WORLD: Final = web.AppKey("WORLD", World)
 
 
 def asked_host(request: web.Request) -> str:
-    """The host name of the request, without its port."""
-    host = request.host
-    name = host if host.endswith("]") else host.rpartition(":")[0] or host
-    return name or "127.0.0.1"
+    """The host by which a client reached us, without a port.
+
+    It is the Host header's, if that is well formed (RFC 9110, 7.2): what devices are told is made of it. Otherwise it
+    is the address of our end of the connection.
+    """
+    asked = HOST.fullmatch(request.headers.get(hdrs.HOST, ""))
+    if asked and asked["name"]:
+        return asked["name"]
+    if asked and _is_ipv6(asked["ipv6"]):
+        return f"[{asked['ipv6']}]"
+    ours = request.transport.get_extra_info("sockname") if request.transport else None
+    address = str(ours[0]).partition("%")[0] if ours else "127.0.0.1"
+    return f"[{address}]" if ":" in address else address
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except AddressValueError:
+        return False
+    return True

@@ -4,4 +4,6 @@
     http   POST /{seg}/bootstrap and /{seg}/get/conn
     mqtt   CONNECT -> claim -> admission; what the cloud answers to messages
     rows   the registry as NDJSON rows
+
+The vendor's own words are spoken here and nowhere else.
 """

@@ -16,7 +16,7 @@ from provisioning.web.operation import note, operation
 from provisioning.web.world import WORLD, asked_host
 
 LARGEST_BODY: Final = 16_384
-SEGMENT: Final = r"{segment:dev|preview|\d+(?:\.\d+){1,3}}"
+SEGMENT: Final = r"{segment:dev|preview|[0-9]+(?:\.[0-9]+){1,3}}"
 """The vendor's page has the version 2.4.0 in the place where clients send the name of the service, `dev`."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -1,5 +1,6 @@
 """EnOS over MQTT: from CONNECT to claim, from claim to admission, and what the cloud answers to messages."""
 
+import re
 import time
 from collections.abc import Iterable
 
@@ -18,6 +19,10 @@ from provisioning.settings import Enos as Settings
 
 LEVELS = frozenset({4, 5})
 """MQTT 3.1.1 is the vendor's; 5 is accepted for others."""
+
+
+MILLISECONDS = re.compile(r"([0-9]{1,15})(\.[0-9]*)?")
+"""Since the epoch; one SDK sends a fraction."""
 
 
 class Enos:
@@ -82,7 +87,7 @@ class Enos:
         reply = wire.answer_report(identity, message.topic, message.payload)
         if reply is None:
             return NOTHING
-        return Answer(to_subscribers=Message(wire.reply_to(message.topic), reply, qos=message.qos))
+        return Answer(reply=Message(wire.reply_to(message.topic), reply, qos=message.qos))
 
     def on_forbidden(self, identity: Identity, message: Message) -> Answer:  # noqa: ARG002
         return _error(message, wire.FORBIDDEN)
@@ -101,10 +106,9 @@ class Enos:
 def _error(message: Message, error: tuple[int, str]) -> Answer:
     """To the publisher itself: it cannot subscribe to the reply of a topic that is not its own."""
     reply = wire.write_reply(wire.peek_id(message.payload), *error)
-    return Answer(to_publisher=Message(wire.reply_to(message.topic), reply))
+    return Answer(reply=Message(wire.reply_to(message.topic), reply))
 
 
 def _is_fresh(timestamp: str, seconds: int) -> bool:
-    """Milliseconds since the epoch, with or without a fraction."""
-    whole = timestamp.partition(".")[0]
-    return whole.isascii() and whole.isdecimal() and len(whole) <= 15 and abs(time.time() - int(whole) / 1000) <= seconds
+    moment = MILLISECONDS.fullmatch(timestamp)
+    return moment is not None and abs(time.time() - int(moment[1]) / 1000) <= seconds

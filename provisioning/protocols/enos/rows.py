@@ -16,6 +16,14 @@ ASSET: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 Check = tuple[Callable[[Any], bool], str]
 
 
+def _is_name(value: object) -> bool:
+    try:
+        wire.read_name(value, "deviceName")
+    except Refusal:
+        return False
+    return True
+
+
 def _pattern(form: re.Pattern[str], words: str) -> Check:
     return (lambda value: isinstance(value, str) and form.fullmatch(value) is not None), words
 
@@ -25,6 +33,7 @@ SN: Final = _pattern(wire.SERIAL, "1 to 64 of A-Z a-z 0-9 : _ . -")
 GROUP: Final = _pattern(wire.GROUP_ID, "1 to 64 characters")
 PLAIN: Final = _pattern(SECRET, "1 to 128 visible ASCII characters")
 NAME: Final = _pattern(wire.TEXT, "1 to 64 characters")
+I18N: Final[Check] = (_is_name, 'text, or {"defaultValue": text, "i18nValue": {locale: text}}')
 ZONE: Final[Check] = (lambda value: isinstance(value, str) and wire.is_timezone(value), "+08:00 or an IANA name")
 FLAG: Final[Check] = (lambda value: isinstance(value, bool), "true or false")
 SECONDS: Final[Check] = (
@@ -39,6 +48,7 @@ PRODUCT: Final[Mapping[str, tuple[str, Check]]] = {
     "name": ("name", NAME),
     "dynamicActivation": ("dynamic_activation", FLAG),
     "autoCreate": ("auto_create", FLAG),
+    "demo": ("demo", FLAG),
 }
 REGISTRATION_GROUP: Final[Mapping[str, tuple[str, Check]]] = {
     "groupId": ("key", GROUP),
@@ -56,7 +66,7 @@ DEVICE: Final[Mapping[str, tuple[str, Check]]] = {
     "groupId": ("group", GROUP),
     "deviceSn": ("serial", SN),
     "assetId": ("asset", _pattern(ASSET, "1 to 64 of A-Z a-z 0-9 _ . -")),
-    "deviceName": ("name", NAME),
+    "deviceName": ("name", I18N),
     "timezone": ("timezone", ZONE),
     "disabled": ("disabled", FLAG),
 }
@@ -104,6 +114,8 @@ def read_row(row: Mapping[str, object]) -> Spec:
 
 
 def _device(fields: dict[str, Any]) -> DeviceSpec:
+    if isinstance(fields.get("name"), dict):
+        fields["name"], fields["name_i18n"] = wire.read_name(fields["name"], "deviceName")
     spec = DeviceSpec(**fields)
     if spec.serial and not spec.group:
         raise _refuse("groupId", "is missing: a deviceSn is unique in its group")
@@ -128,6 +140,8 @@ def write_row(thing: Product | Group | Device) -> dict[str, object]:
     row: dict[str, object] = {"type": kind, "protocol": wire.PROTOCOL}
     for name, (source, _) in table.items():
         value = getattr(thing, source)
-        if value != "" and not (name == "disabled" and value is False):
+        if value != "" and not (value is False and name in {"disabled", "demo"}):
             row[name] = value
+    if isinstance(thing, Device) and thing.name_i18n:
+        row["deviceName"] = {"defaultValue": thing.name, "i18nValue": thing.name_i18n}
     return row

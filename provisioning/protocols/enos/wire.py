@@ -1,7 +1,7 @@
 """EnOS on the wire: read, check, write. No I/O, no clock, no storage.
 
-Contract: "Bootstrap Device" (API 2.4.0), "Get Device Connection Info", "Establishing Connection with EnOS Cloud using the
-MQTT Protocol", and what the vendor's own clients send where they differ from these pages; each difference is marked.
+Contract: "Bootstrap Device" (API 2.4.0), "Get Device Connection Info", "Establishing Connection with EnOS Cloud using
+the MQTT Protocol"; and what the vendor's own clients send, where they differ from these pages: each time marked.
 """
 
 import hashlib
@@ -56,10 +56,12 @@ KEY: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 SERIAL: Final = re.compile(r"[A-Za-z0-9:_.-]{1,64}")
 GROUP_ID: Final = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,64}")
 TEXT: Final = re.compile(r"[^\x00\ud800-\udfff]{1,64}")
+STORABLE: Final = re.compile(r"[^\x00\ud800-\udfff]*")
 HEX_SHA256: Final = re.compile(r"[0-9A-Fa-f]{64}")
 MILLISECONDS: Final = re.compile(r"[0-9]{13}")
+FIRST_MOMENT, LAST_MOMENT = 10**12, 10**13 - 1
 LOCALE: Final = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8}){0,3}")
-OFFSET: Final = re.compile(r"[+-](0\d|1[0-4]):[0-5]\d")
+OFFSET: Final = re.compile(r"[+-](0[0-9]|1[0-4]):[0-5][0-9]")
 MOST_LOCALES: Final = 16
 SHORTEST_PAYLOAD_ID: Final = re.compile(rb'"id"\s*:\s*"([^"\\]{1,64})"')
 
@@ -82,12 +84,11 @@ def _text(fields: Mapping[str, Any], name: str, form: re.Pattern[str]) -> str:
 
 
 def _timestamp(fields: Mapping[str, Any], name: str) -> str:
-    """Thirteen digits, as a number or as text: with any other length, serial number and timestamp could trade digits."""
+    """Thirteen digits, as number or text: with any other length, serial number and timestamp could trade digits."""
     value = fields.get(name)
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or not MILLISECONDS.fullmatch(text):
-        raise malformed(name)
-    return text
+    if isinstance(value, int) and FIRST_MOMENT <= value <= LAST_MOMENT:
+        return str(value)
+    return _text(fields, name, MILLISECONDS)
 
 
 @cache
@@ -155,12 +156,10 @@ class Bootstrap(DpsProof):
 def read_bootstrap(body: object, now: int) -> Bootstrap:
     """Raises: Refusal MALFORMED with the field."""
     fields = _object(body, "body")
-    if "deviceSn" not in fields and "deviceId" in fields:
-        serial = _text(fields, "deviceId", SERIAL)  # the name that a real client sends
-    else:
-        serial = _text(fields, "deviceSn", SERIAL)
-        if fields.get("deviceId", serial) != serial:
-            raise malformed("deviceId")
+    alias = fields.get("deviceId")  # the name that a real client sends
+    serial = _text(fields, "deviceSn" if alias is None or fields.get("deviceSn") is not None else "deviceId", SERIAL)
+    if alias is not None and alias != serial:
+        raise malformed("deviceId")
     group = _text(fields, "groupId", GROUP_ID)
     _sign_method(fields, "dpsSignMethod")
     timestamp = _timestamp(fields, "dpsSignTimestamp")
@@ -284,6 +283,7 @@ def write_error(refusal: Refusal, request_id: str) -> tuple[int, dict[str, objec
 # --- CONNECT ---------------------------------------------------------------------------------------------------------
 
 LONGEST_CLIENT_ID: Final = 64
+PARAMETERS: Final = ("securemode", "signmethod", "timestamp")
 DEVICE_SECRET_MODE, PRODUCT_SECRET_MODE, INTEGRATION_MODE = "2", "3", "4"
 
 
@@ -303,19 +303,29 @@ class ClientId:
         return brace if brace >= 0 and self.client_id.endswith("}") else len(self.client_id)
 
 
+def _parameters(text: str) -> dict[str, str]:
+    """Those of PARAMETERS, in whatever order; other pairs are ignored. Blanks around names and values do not count."""
+    found = dict.fromkeys(PARAMETERS, "")
+    for pair in text.split(","):
+        name, _, value = pair.partition("=")
+        name, value = name.strip().lower(), value.strip()
+        if name not in found:
+            continue
+        if found[name] not in {"", value}:
+            raise malformed(name)
+        found[name] = value
+    for name, value in found.items():
+        if not value:
+            raise malformed(name)
+    return found
+
+
 def read_client_id(text: str) -> ClientId:
     """Raises: Refusal MALFORMED; UNSUPPORTED for securemode 4 (message integration)."""
     client_id, _, rest = text.partition("|")
-    if not rest.endswith("|"):
+    if not rest.endswith("|") or not STORABLE.fullmatch(text):
         raise malformed("clientId")
-    found: dict[str, str] = {}
-    for pair in rest[:-1].split(","):
-        name, _, value = pair.partition("=")
-        if found.setdefault(key := name.strip().lower(), value := value.strip()) != value:
-            raise malformed(key)
-    missing = {"securemode", "signmethod", "timestamp"} - {name for name, value in found.items() if value}
-    if missing:
-        raise malformed(min(missing))
+    found = _parameters(rest[:-1])
     read = ClientId(client_id, found["securemode"], found["signmethod"].lower(), found["timestamp"])
     if not 0 < read.length_counted <= LONGEST_CLIENT_ID:
         raise malformed("clientId")
@@ -432,10 +442,10 @@ def acknowledges(payload: bytes) -> bool:
         fields = json.loads(payload)
     except (ValueError, RecursionError):
         return False
-    return isinstance(fields, dict) and str(fields.get("code")) == "200"
+    return isinstance(fields, dict) and fields.get("code") in (200, "200")
 
 
-SUCCESS: Final = 200
+SUCCESS: Final = (200, "")
 TOO_LARGE: Final = (1008, "Msg size is too large, discard the message")
 FORBIDDEN: Final = (1009, "Publish to topic with no write permission")
 FORMAT_ERROR: Final = (1220, "Payload format error")
@@ -452,6 +462,10 @@ def peek_id(payload: bytes) -> str:
     return found[1].decode("utf-8", "replace") if found else ""
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and STORABLE.fullmatch(value) is not None
+
+
 def write_reply(request_id: object, code: int, message: str = "") -> bytes:
     reply = {"id": request_id, "code": code, "data": ""}
     return compact(reply | {"message": message} if message else reply)
@@ -463,19 +477,30 @@ def answer_report(identity: Identity, topic: str, payload: bytes) -> bytes | Non
     below = topic[len(prefix) :]
     if not (topic.startswith(prefix) and REPORTS.fullmatch(below)):
         return None
+    return write_reply(*_judge_report(below.replace("/", "."), payload))
+
+
+EVENTS: Final = "thing.event."
+
+
+def _judge_report(method: str, payload: bytes) -> tuple[str, int, str]:
+    """The request's id, and the code and message that it deserves."""
     if not payload:
-        return write_reply("", *EMPTY)
+        return "", *EMPTY
     try:
         request = json.loads(payload)
     except (ValueError, RecursionError):
-        return write_reply(peek_id(payload), *FORMAT_ERROR)
-    if not (isinstance(request, dict) and isinstance(request.get("id"), str) and isinstance(request.get("method"), str)):
-        return write_reply(peek_id(payload), *FORMAT_ERROR)
+        return peek_id(payload), *FORMAT_ERROR
+    if not (isinstance(request, dict) and _is_text(request.get("id")) and isinstance(request.get("method"), str)):
+        return peek_id(payload), *FORMAT_ERROR
     if not isinstance(request.get("params"), dict | list):
-        return write_reply(request["id"], *FORMAT_ERROR)
-    if request["method"] != below.replace("/", "."):
-        return write_reply(request["id"], *METHODS_DIFFER)
-    return write_reply(request["id"], SUCCESS)
+        return request["id"], *FORMAT_ERROR
+    return request["id"], *(SUCCESS if _is_same(request["method"], method) else METHODS_DIFFER)
+
+
+def _is_same(given: str, method: str) -> bool:
+    """An event's method need only begin right: the Python SDK names it `thing.event.%s.post` and then the event."""
+    return given == method or (given.startswith(EVENTS) and method.startswith(EVENTS))
 
 
 COMMANDS: Final[Mapping[Reason, str]] = {Reason.DISABLED: "thing/disable"}

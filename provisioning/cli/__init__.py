@@ -1,0 +1,51 @@
+"""The command `gatehouse`: reads what a person or a program asks, opens the transaction, calls verbs, prints.
+
+    serve       the service itself; migrate
+    tour        the commands that a newcomer may paste, printed when the demo fleet is loaded
+    product group device   the registry, one thing at a time; device_steps, paging
+    transfer    import and export: the registry as NDJSON
+    sign        what a device would send, for a person with a shell
+    simulate    real devices over the wire; simulation is their play
+    run         settings, loop and registry for the work of a command; errors -> one line and an exit code
+    output      tables for people, lines for pipes, JSON for programs
+    options     what several commands take
+
+Exit codes: 0 done, 1 something that was asked for failed, 2 wrong usage or settings, or it cannot start, 130 Ctrl-C.
+Commands import what they need when they run: `gatehouse --help` is quick.
+"""
+
+import os
+import sys
+
+import typer
+
+from provisioning.cli import device, group, product, serve, sign, simulate, transfer
+
+app = typer.Typer(
+    name="gatehouse", no_args_is_help=True, pretty_exceptions_enable=False,
+    help="Device provisioning that speaks the devices' own protocols.",
+)  # fmt: skip
+app.command("serve")(serve.serve)
+app.command("migrate")(serve.migrate)
+app.command("import")(transfer.import_file)
+app.command("export")(transfer.export_file)
+app.add_typer(product.app, name="product")
+app.add_typer(group.app, name="group")
+app.add_typer(device.app, name="device")
+app.add_typer(sign.app, name="sign")
+app.add_typer(simulate.app, name="simulate")
+
+
+def main() -> None:
+    """The entry point. Never returns: ends the process with an exit code."""
+    from provisioning import log  # noqa: PLC0415 - see above
+
+    log.configure(level="warning", stream=sys.stderr)
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

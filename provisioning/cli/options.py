@@ -1,0 +1,55 @@
+# ruff: noqa: PLC0415 - heavy modules are imported by the command that needs them: --help stays quick
+"""What several commands take."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from provisioning.model.registry import Device
+    from provisioning.store.database import Tx
+
+Json = Annotated[bool, typer.Option("--json", help="JSON for programs: one object per line.")]
+Protocol = Annotated[str, typer.Option(help="Whose device protocol.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most so many; all, where the output is no terminal.")]
+Reveal = Annotated[bool, typer.Option("--reveal", help="Show the secret.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Cascade = Annotated[bool, typer.Option("--cascade", help="And what belongs to it.")]
+Name = Annotated[str | None, typer.Option(help="A name for people.")]
+
+ProductOfDevice = Annotated[
+    str | None, typer.Argument(metavar="PRODUCT", help="Key of its product.", show_default=False)
+]
+DeviceKey = Annotated[str | None, typer.Argument(metavar="DEVICE", help="Its key in the product.", show_default=False)]
+GroupOfDevice = Annotated[str | None, typer.Option("--group", help="Key of its enrolment group.")]
+Serial = Annotated[str | None, typer.Option("--serial", help="Its serial number in the group.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A device as commands name it: by product and key, or by group and serial number."""
+
+    protocol: str
+    product: str | None
+    key: str | None
+    group: str | None
+    serial: str | None
+
+    def __str__(self) -> str:
+        return f"{self.product}/{self.key}" if self.key else f"{self.group}:{self.serial}"
+
+    async def find(self, tx: "Tx") -> "Device":
+        """Raises: Refusal UNKNOWN."""
+        from provisioning.core import registry
+
+        if self.product and self.key:
+            return await registry.device(tx, self.protocol, self.product, self.key)
+        return await registry.device_by_serial(tx, self.protocol, self.group or "", self.serial or "")
+
+
+def address(protocol: str, product: str | None, key: str | None, group: str | None, serial: str | None) -> Address:
+    """Raises: typer.BadParameter, unless it is a whole address."""
+    if not ((product and key) or (group and serial and not product)):
+        raise typer.BadParameter("name the device: PRODUCT DEVICE, or --group GROUP --serial SERIAL")
+    return Address(protocol, product, key, group, serial)

@@ -1,0 +1,136 @@
+# ruff: noqa: PLC0415 - heavy modules are imported by the command that needs them: --help stays quick
+"""`gatehouse product`."""
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from provisioning.cli import output
+from provisioning.cli.options import Cascade, Json, Limit, Name, Protocol, Reveal, Yes
+from provisioning.cli.paging import everything
+from provisioning.cli.run import Desk, Failure, on_registry
+
+if TYPE_CHECKING:
+    from provisioning.model.registry import Product
+
+app = typer.Typer(help="Products: kinds of devices.", no_args_is_help=True)
+COLUMNS: Final = ("key", "name", "dynamic_activation", "auto_create", "devices", "demo")
+
+Key = Annotated[str, typer.Argument(metavar="PRODUCT", help="Key of the product.")]
+Secret = Annotated[str | None, typer.Option(help="Secret that proves devices which have none of their own.")]
+Dynamic = Annotated[bool | None, typer.Option("--dynamic-activation/--no-dynamic-activation",
+                                              help="Its devices may fetch their secrets.")]  # fmt: skip
+AutoCreate = Annotated[bool | None, typer.Option("--auto-create/--no-auto-create",
+                                                 help="A dynamic activation creates an unknown device.")]  # fmt: skip
+
+
+@app.command()
+def create(
+    *,
+    product: Annotated[str | None, typer.Argument(metavar="[PRODUCT]", help="Its key; made up when not given.")] = None,
+    secret: Secret = None,
+    name: Name = None,
+    dynamic_activation: Dynamic = None,
+    auto_create: AutoCreate = None,
+    protocol: Protocol = "enos",
+    as_json: Json = False,
+) -> None:
+    """Create a product, and print it with its secret."""
+
+    async def work(desk: Desk) -> "Product":
+        from provisioning.core import generate, load
+
+        spec = desk.product(
+            key=generate.product_key() if product is None else product, secret=secret, name=name,
+            dynamic_activation=dynamic_activation, auto_create=auto_create,
+        )  # fmt: skip
+        async with desk.database.begin() as tx:
+            outcome, made = await load.put_product(tx, spec)
+            if outcome is not load.Outcome.CREATED:
+                raise Failure(f"there is a product {spec.key} already; `gatehouse product set` changes it")
+        return made
+
+    output.show(output.described(on_registry(work, protocol), reveal=True, without=("devices",)), as_json=as_json)
+
+
+@app.command("list")
+def list_(protocol: Protocol = "enos", limit: Limit = None, as_json: Json = False) -> None:
+    """List products."""
+
+    async def work(desk: Desk) -> None:
+        from provisioning.store import products
+
+        await everything(
+            desk, COLUMNS, lambda tx, last, n: products.page(tx, protocol, (protocol, last.key if last else ""), n),
+            limit=limit, as_json=as_json,
+        )  # fmt: skip
+
+    on_registry(work, protocol)
+
+
+@app.command()
+def show(product: Key, protocol: Protocol = "enos", reveal: Reveal = False, as_json: Json = False) -> None:
+    """Show a product."""
+
+    async def work(desk: Desk) -> "Product":
+        from provisioning.core import registry
+
+        async with desk.database.read() as tx:
+            return await registry.product(tx, protocol, product)
+
+    output.show(output.described(on_registry(work, protocol), reveal=reveal, without=("devices",)), as_json=as_json)
+
+
+@app.command("set")
+def set_(
+    *,
+    product: Key,
+    secret: Secret = None,
+    name: Name = None,
+    dynamic_activation: Dynamic = None,
+    auto_create: AutoCreate = None,
+    protocol: Protocol = "enos",
+    as_json: Json = False,
+) -> None:
+    """Change what is given of a product."""
+
+    async def work(desk: Desk) -> "tuple[str, Product]":
+        from provisioning.core import load
+        from provisioning.model.refusal import Reason, Refusal
+
+        spec = desk.product(
+            key=product, secret=secret, name=name, dynamic_activation=dynamic_activation, auto_create=auto_create
+        )
+        async with desk.database.begin() as tx:
+            outcome, put = await load.put_product(tx, spec)
+            if outcome is load.Outcome.CREATED:
+                raise Refusal(Reason.UNKNOWN, product=product)
+        return outcome, put
+
+    outcome, changed = on_registry(work, protocol)
+    output.changed(outcome, product, output.described(changed, without=("devices",)), as_json=as_json)
+
+
+@app.command()
+def delete(
+    *, product: Key, cascade: Cascade = False, yes: Yes = False, protocol: Protocol = "enos", as_json: Json = False
+) -> None:
+    """Delete a product; with --cascade its groups and devices too."""
+    everything_of = f"product {product}, its groups and all their devices" if cascade else f"product {product}"
+    if not output.confirm(f"Delete {everything_of}?", yes=yes):
+        raise typer.Exit(1)
+
+    async def work(desk: Desk) -> int:
+        from provisioning.core import registry
+        from provisioning.model.refusal import Reason, Refusal
+
+        try:
+            async with desk.database.begin() as tx:
+                which = await registry.product(tx, protocol, product)
+                return await registry.delete_product(tx, which, cascade=cascade)
+        except Refusal as refusal:
+            if refusal.reason is Reason.IN_USE:
+                raise Failure(f"product {product} has groups or devices: --cascade deletes them too") from refusal
+            raise
+
+    output.deleted("product", product, on_registry(work, protocol), as_json=as_json)

@@ -1,0 +1,64 @@
+"""The demo fleet: loaded into an empty registry for a newcomer, kept on this machine because its secrets are public."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+from provisioning.core.importing import ReadRow, Summary, import_rows
+from provisioning.model.spec import ProductSpec, Spec
+from provisioning.opening import StartError
+from provisioning.protocols import VendorProtocol
+from provisioning.settings import Settings, is_loopback
+from provisioning.store import products
+from provisioning.store.database import Database
+
+
+async def load(database: Database, file: Path | None, vendors: tuple[VendorProtocol, ...]) -> Summary | None:
+    """Load the demo fleet into an empty registry.
+
+    Raises:
+        StartError: the file cannot be read, or a row of it is wrong.
+    """
+    if file is None:
+        return None
+    try:
+        lines = await asyncio.to_thread(lambda: file.read_text("utf-8").split("\n"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"demo: cannot read {file}: {error}") from error
+    async with database.read() as tx:
+        if not await products.registry_is_empty(tx):
+            return None
+    summary = await import_rows(database, lines, {vendor.name: _as_demo(vendor.read_row) for vendor in vendors})
+    if summary.failed:
+        raise StartError(f"demo: {file}: {summary.first_failure}")
+    return summary
+
+
+def _as_demo(read: ReadRow) -> ReadRow:
+    """Whatever its rows say: the secrets in this file are public."""
+
+    def read_demo(row: dict[str, object]) -> Spec:
+        spec = read(row)
+        return replace(spec, demo=True) if isinstance(spec, ProductSpec) else spec
+
+    return read_demo
+
+
+async def guard(database: Database, settings: Settings) -> None:
+    """With the demo fleet, nothing may listen beyond this machine.
+
+    Raises:
+        StartError: something would.
+    """
+    outside = [
+        name for name, host in (("mqtt", settings.mqtt.host), ("http", settings.http.host)) if not is_loopback(host)
+    ]
+    if not outside:
+        return
+    async with database.read() as tx:
+        keys = await products.demo_keys(tx)
+    if keys:
+        raise StartError(
+            f"{outside[0]}.host would leave this machine while the demo fleet is loaded, whose secrets are public: "
+            f"run `gatehouse product delete {keys[0]} --cascade` first, or keep 127.0.0.1"
+        )

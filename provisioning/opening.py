@@ -1,0 +1,75 @@
+"""Opening the registry: master key, database, migrations. The command line needs no more; the service begins so."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import asyncpg
+
+from provisioning.model.events import Event
+from provisioning.model.refusal import Refusal
+from provisioning.settings import Settings
+from provisioning.store.database import AWAY, Database, open_database
+from provisioning.store.embedded import EmbeddedError, embedded_postgres
+from provisioning.store.migrate import Migration, MigrationError, migrate
+from provisioning.store.sealing import Sealer, SealError, key_file, read_key
+
+
+class StartError(Exception):
+    """Gatehouse cannot start; the text is one line that says what is wrong, where, and what to do."""
+
+
+def sealer_of(settings: Settings) -> Sealer:
+    """Raises: StartError."""
+    try:
+        if settings.master_key is not None:
+            return Sealer(read_key(settings.master_key.get_secret_value()))
+        return Sealer(key_file(settings.data_dir / "master.key"))
+    except SealError as error:
+        raise StartError(f"master key: {error}") from error
+
+
+@asynccontextmanager
+async def migrated(settings: Settings) -> AsyncIterator[tuple[str, Sealer, list[Migration]]]:
+    """URL and sealer of the settings' database, and what was applied to it now. An embedded one runs with the block.
+
+    Raises:
+        StartError: it cannot be reached, migrated, or opened with this master key.
+    """
+    sealer = sealer_of(settings)
+    async with AsyncExitStack() as stack:
+        if settings.database.url is not None:
+            url = settings.database.url.get_secret_value()
+        else:
+            try:
+                url = await stack.enter_async_context(embedded_postgres(settings.data_dir))
+            except (EmbeddedError, OSError) as error:
+                raise StartError(str(error)) from error
+        try:
+            applied = await migrate(url, sealer)
+        except MigrationError as error:
+            raise StartError(f"database: {error}") from error
+        except (*AWAY, asyncpg.PostgresError, ValueError) as error:
+            raise StartError(f"database: cannot be used: {error}; check GATEHOUSE_DATABASE__URL") from error
+        yield url, sealer, applied
+
+
+@asynccontextmanager
+async def registry(
+    settings: Settings, *, on_commit: Callable[[Sequence[Event]], None] | None = None
+) -> AsyncIterator[Database]:
+    """The migrated database of the settings: the one at `database.url`, or the embedded one of the data directory.
+
+    Raises:
+        StartError: as `migrated`.
+    """
+    async with AsyncExitStack() as stack:
+        url, sealer, _ = await stack.enter_async_context(migrated(settings))
+        opened = open_database(
+            url, sealer, pool_min=settings.database.pool_min, pool_max=settings.database.pool_max,
+            timeout=settings.database.timeout, on_commit=on_commit,
+        )  # fmt: skip
+        try:
+            database = await stack.enter_async_context(opened)
+        except Refusal as refusal:
+            raise StartError(f"database: {refusal.detail.get('error')}; check GATEHOUSE_DATABASE__URL") from refusal
+        yield database

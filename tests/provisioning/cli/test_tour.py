@@ -1,0 +1,45 @@
+import shlex
+from pathlib import Path
+
+import pytest
+
+from provisioning.cli.tour import program, tour
+from tests.conftest import ROOT, Serve
+
+
+@pytest.mark.parametrize(
+    ("argv", "typed"),
+    [
+        ("gatehouse", "gatehouse"),
+        (".venv/bin/gatehouse", ".venv/bin/gatehouse"),
+        (str(Path.cwd() / ".venv/bin/gatehouse"), ".venv/bin/gatehouse"),
+        ("/usr/bin/gatehouse", "/usr/bin/gatehouse"),
+    ],
+)
+def test_the_program_as_one_would_type_it(monkeypatch: pytest.MonkeyPatch, argv: str, typed: str) -> None:
+    monkeypatch.setattr("sys.argv", [argv])
+    assert program() == typed
+
+
+def test_the_program_carries_what_leads_to_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["gatehouse"])
+    monkeypatch.setenv("GATEHOUSE_DATA_DIR", "/my data")
+    monkeypatch.setenv("GATEHOUSE_MASTER_KEY", "00" * 32)
+    assert program() == "env 'GATEHOUSE_DATA_DIR=/my data' gatehouse"
+
+
+@pytest.mark.server
+async def test_three_commands_that_a_shell_reads(serve: Serve) -> None:
+    running = await serve(demo=ROOT / "config" / "demo.ndjson")
+    lines = (await tour(running)).splitlines()
+    commands = [
+        shlex.split(line, comments=True) for line in lines if line.startswith("  ") and not line.startswith("  #")
+    ]
+    assert [words[0] for words in commands if words[0] in {"curl", "mosquitto_pub"}] == ["curl", "mosquitto_pub"]
+    assert len(commands) == 3
+    assert all(len(line) == len(line.rstrip()) for line in lines)
+
+
+@pytest.mark.server
+async def test_no_tour_without_the_demo_fleet(serve: Serve) -> None:
+    assert await tour(await serve()) == ""

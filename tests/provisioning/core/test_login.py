@@ -1,0 +1,112 @@
+from dataclasses import dataclass, field
+from itertools import product as combinations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provisioning.core.login import NOBODY, Means, Write, equal, judge
+from provisioning.model.credential import Credential, DeviceCredential, ProductCredential
+from provisioning.model.identity import Identity
+from provisioning.model.refusal import Reason, Refusal
+
+IDENTITY = Identity("proto", "pk", "dk")
+
+
+@dataclass
+class Claim:
+    """Holds for one secret, and remembers with which it was tried."""
+
+    means: Means
+    secret: str
+    identity: Identity = IDENTITY
+    tried: list[str] = field(default_factory=list)
+
+    def proven_by(self, secret: str) -> bool:
+        self.tried.append(secret)
+        return equal(self.secret, secret)
+
+
+def credential(
+    *, product: bool = True, device: bool = True, disabled: bool = False, activated: bool = False,
+    dynamic: bool = True, create: bool = False,
+) -> Credential:  # fmt: skip
+    return Credential(
+        IDENTITY,
+        ProductCredential(id=1, secret="ps", dynamic_activation=dynamic, auto_create=create) if product else None,
+        DeviceCredential(id=2, secret="ds", epoch=0, asset="", disabled=disabled, activated=activated)
+        if device
+        else None,
+    )
+
+
+D, P = Means.DEVICE, Means.PRODUCT
+
+
+@pytest.mark.parametrize(
+    ("means", "secret", "given", "expected"),
+    [
+        (D, "ds", {}, Write.ACTIVATION),
+        (D, "ds", {"activated": True}, Write.NOTHING),
+        (D, "ds", {"dynamic": False}, Write.ACTIVATION),
+        (D, "ds", {"disabled": True}, Reason.DISABLED),
+        (D, "ds", {"disabled": True, "activated": True}, Reason.DISABLED),
+        (D, "no", {"disabled": True}, Reason.NOT_PROVEN),
+        (D, "ps", {}, Reason.NOT_PROVEN),
+        (D, "ds", {"device": False}, Reason.NOT_PROVEN),
+        (D, "ds", {"device": False, "create": True}, Reason.NOT_PROVEN),
+        (D, "ds", {"device": False, "product": False}, Reason.NOT_PROVEN),
+        (D, "", {"device": False}, Reason.NOT_PROVEN),
+        (P, "ps", {}, Write.ISSUE),
+        (P, "ps", {"activated": True}, Reason.ACTIVATION_SPENT),
+        (P, "ps", {"disabled": True}, Reason.DISABLED),
+        (P, "ps", {"dynamic": False}, Reason.ACTIVATION_OFF),
+        (P, "ps", {"dynamic": False, "disabled": True}, Reason.ACTIVATION_OFF),
+        (P, "ps", {"dynamic": False, "device": False, "create": True}, Reason.ACTIVATION_OFF),
+        (P, "ps", {"device": False}, Reason.NOT_PROVEN),
+        (P, "ps", {"device": False, "create": True}, Write.CREATE),
+        (P, "ps", {"device": False, "product": False}, Reason.NOT_PROVEN),
+        (P, "ds", {}, Reason.NOT_PROVEN),
+        (P, "no", {"dynamic": False}, Reason.NOT_PROVEN),
+        (P, "no", {"disabled": True}, Reason.NOT_PROVEN),
+        (P, "no", {"activated": True}, Reason.NOT_PROVEN),
+        (P, "no", {"device": False, "create": True}, Reason.NOT_PROVEN),
+    ],
+)
+def test_every_case(means: Means, secret: str, given: dict[str, bool], expected: Write | Reason) -> None:
+    claim = Claim(means, secret)
+    if isinstance(expected, Write):
+        assert judge(claim, credential(**given)).write is expected
+    else:
+        with pytest.raises(Refusal) as caught:
+            judge(claim, credential(**given))
+        assert caught.value.reason is expected
+        assert caught.value.detail == {}
+    assert len(claim.tried) == 1
+
+
+def test_without_a_proof_nothing_is_told() -> None:
+    """Whatever there is and whatever state it is in: the same reason, after one computed proof."""
+    for means in Means:
+        for product, device, disabled, activated, dynamic, create in combinations((False, True), repeat=6):
+            if device and not product:
+                continue
+            claim = Claim(means, "wrong")
+            with pytest.raises(Refusal) as caught:
+                judge(claim, credential(product=product, device=device, disabled=disabled, activated=activated,
+                                        dynamic=dynamic, create=create))  # fmt: skip
+            assert caught.value.reason is Reason.NOT_PROVEN
+            known = device if means is Means.DEVICE else product
+            assert claim.tried == [{Means.DEVICE: "ds", Means.PRODUCT: "ps"}[means] if known else NOBODY]
+
+
+def test_who_guesses_nobodys_secret_gains_nothing() -> None:
+    for means in Means:
+        with pytest.raises(Refusal, match="not_proven"):
+            judge(Claim(means, NOBODY), credential(product=False, device=False))
+
+
+@given(st.text(st.characters()), st.text(st.characters(exclude_categories=["Cs"])))
+def test_equal_takes_any_text(given: str, expected: str) -> None:
+    assert equal(given, expected) == (given == expected)
+    assert equal(expected, expected)
