@@ -20,7 +20,7 @@ test: .venv-dev/ready .venv-vendor/ready ## pass every test
 	$(PYTEST)
 
 fast: .venv-dev/ready ## the tests that need no server
-	$(PYTEST) -q -m "not server and not vendor"
+	$(PYTEST) -q --hypothesis-profile=fast -m "not server and not vendor and not slow"
 
 acceptance: .venv-dev/ready .venv-vendor/ready ## the program as its users meet it: vendor SDK, tour, restarts
 	$(PYTEST) -m "vendor or acceptance"

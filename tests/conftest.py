@@ -29,7 +29,9 @@ from provisioning.store.embedded import embedded_postgres
 from provisioning.store.migrate import migrate
 from provisioning.store.sealing import Sealer
 
-hypothesis.settings.register_profile("gatehouse", deadline=None, derandomize=True)  # the same run everywhere
+# The same examples everywhere and every time; `make fast` takes fewer of them.
+hypothesis.settings.register_profile("gatehouse", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("fast", parent=hypothesis.settings.get_profile("gatehouse"), max_examples=15)
 hypothesis.settings.load_profile("gatehouse")
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -27,6 +27,12 @@ DUPLICATES: Final = {
     "enrolment_group_protocol_key": "group",
     "device_product_key": "device",
     "identifier_pkey": "serial",
+    "authority_name_key": "authority",
+    "authority_one_current": "authority",
+    "authority_one_default": "authority",
+    "authority_certificate_key": "authority",
+    "certificate_serial_key": "certificate",
+    "certificate_fingerprint_key": "certificate",
 }
 
 AWAY: Final = (
