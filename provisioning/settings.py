@@ -102,6 +102,33 @@ class Mqtt(Section):
     session_expiry: int = Field(86_400, ge=0)
 
 
+class Https(Section):
+    host: str = "127.0.0.1"
+    port: Port = 8443
+
+
+class Mqtts(Section):
+    host: str = "127.0.0.1"
+    port: Port = 18883
+
+
+class Tls(Section):
+    certificate: Path | None = None
+    key: Path | None = None
+    names: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
+    days: int = Field(397, ge=1, le=3_650)
+
+
+class Pki(Section):
+    url: Annotated[str, AfterValidator(_endpoint)] | None = None
+    key: Literal["p256", "p384", "rsa2048", "rsa3072", "rsa4096"] = "p256"
+    authority_years: int = Field(20, ge=1, le=50)
+    leaf_days: int = Field(730, ge=1, le=36_500)
+    max_leaf_days: int = Field(3_650, ge=1, le=36_500)
+    crl_days: int = Field(7, ge=1, le=30)
+    access_token: SecretStr | None = None
+
+
 class Endpoints(Section):
     murl: Annotated[str, AfterValidator(_mqtt_endpoint)] | None = None
     hurl: Annotated[str, AfterValidator(_endpoint)] | None = None
@@ -154,7 +181,11 @@ class Settings(BaseSettings):
     log: Log = Log()
     database: Database = Database()
     http: Http = Http()
+    https: Https = Https()
     mqtt: Mqtt = Mqtt()
+    mqtts: Mqtts = Mqtts()
+    tls: Tls = Tls()
+    pki: Pki = Pki()
     endpoints: Endpoints = Endpoints()
     enos: Enos = Enos()
     block: Block = Block()
@@ -189,7 +220,7 @@ class _SecretFiles(EnvSettingsSource):
         return {name.lower(): _read_secret(name, Path(path)) for name, path in _secret_files()}
 
 
-SECRETS: Final = ("GATEHOUSE_MASTER_KEY", "GATEHOUSE_DATABASE__URL")
+SECRETS: Final = ("GATEHOUSE_MASTER_KEY", "GATEHOUSE_DATABASE__URL", "GATEHOUSE_PKI__ACCESS_TOKEN")
 
 
 def _secret_files() -> Iterator[tuple[str, str]]:

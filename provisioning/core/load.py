@@ -35,13 +35,14 @@ async def put_product(tx: Tx, spec: ProductSpec) -> tuple[Outcome, Product]:
         new = Product(
             protocol=spec.protocol, key=spec.key, secret=_or(spec.secret, generate.secret()), name=_or(spec.name, ""),
             dynamic_activation=_or(spec.dynamic_activation, False), auto_create=_or(spec.auto_create, False),
-            demo=_or(spec.demo, False),
+            certificate_login=_or(spec.certificate_login, False), demo=_or(spec.demo, False),
         )  # fmt: skip
         return Outcome.CREATED, await products.add(tx, new)
     new = replace(
         old, secret=_or(spec.secret, old.secret), name=_or(spec.name, old.name),
         dynamic_activation=_or(spec.dynamic_activation, old.dynamic_activation),
-        auto_create=_or(spec.auto_create, old.auto_create), demo=_or(spec.demo, old.demo),
+        auto_create=_or(spec.auto_create, old.auto_create),
+        certificate_login=_or(spec.certificate_login, old.certificate_login), demo=_or(spec.demo, old.demo),
     )  # fmt: skip
     if new == old:
         return Outcome.UNCHANGED, old

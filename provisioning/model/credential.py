@@ -13,6 +13,7 @@ class ProductCredential:
     secret: str = field(repr=False)
     dynamic_activation: bool
     auto_create: bool
+    certificate_login: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

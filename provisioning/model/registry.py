@@ -18,6 +18,8 @@ class Product:
     dynamic_activation: bool = False
     auto_create: bool = False
     """A dynamic activation creates a device that is not registered yet."""
+    certificate_login: bool = False
+    """Its devices log in over TLS with a certificate of their own, and not without one."""
     demo: bool = False
     """Loaded from the demo fleet, whose secrets are public."""
     id: int = 0

@@ -11,6 +11,7 @@ class ProductSpec:
     name: str | None = None
     dynamic_activation: bool | None = None
     auto_create: bool | None = None
+    certificate_login: bool | None = None
     demo: bool | None = None
 
 

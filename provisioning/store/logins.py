@@ -12,7 +12,7 @@ from provisioning.store.database import Tx
 from provisioning.store.sealing import SealError
 
 LOOK_UP: Final = """
-    SELECT p.id AS product_id, p.secret AS product_secret, p.dynamic_activation, p.auto_create,
+    SELECT p.id AS product_id, p.secret AS product_secret, p.dynamic_activation, p.auto_create, p.certificate_login,
            d.id AS device_id, d.secret, d.epoch, d.asset, d.disabled, d.activated_at IS NOT NULL AS activated
     FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY w (protocol, product, device, ord)
     LEFT JOIN product p ON p.protocol = w.protocol AND p.key = w.product
@@ -52,6 +52,7 @@ def _credential(tx: Tx, identity: Identity, row: asyncpg.Record) -> Credential:
         secret=tx.sealer.open(row["product_secret"], products.context(identity.protocol, identity.product)),
         dynamic_activation=row["dynamic_activation"],
         auto_create=row["auto_create"],
+        certificate_login=row["certificate_login"],
     )
     if row["device_id"] is None:
         return Credential(identity, product)

@@ -10,7 +10,7 @@ import asyncpg
 from provisioning.model.registry import Product
 from provisioning.store.database import Tx
 
-COLUMNS: Final = "p.id, p.protocol, p.key, p.secret, p.name, p.dynamic_activation, p.auto_create, p.demo, p.created_at"
+COLUMNS: Final = "p.id, p.protocol, p.key, p.secret, p.name, p.dynamic_activation, p.auto_create, p.certificate_login, p.demo, p.created_at"
 FIND: Final = f"SELECT {COLUMNS} FROM product p WHERE p.protocol = $1 AND p.key = ANY($2)"
 LIST: Final = f"""
     SELECT {COLUMNS}, (SELECT count(*) FROM device d WHERE d.product_id = p.id) AS devices
@@ -18,11 +18,11 @@ LIST: Final = f"""
     ORDER BY p.protocol, p.key LIMIT $4
 """
 INSERT: Final = """
-    INSERT INTO product (protocol, key, secret, name, dynamic_activation, auto_create, demo)
-    VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id, created_at
+    INSERT INTO product (protocol, key, secret, name, dynamic_activation, auto_create, certificate_login, demo)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id, created_at
 """
 UPDATE: Final = """
-    UPDATE product SET secret = $2, name = $3, dynamic_activation = $4, auto_create = $5, demo = $6 WHERE id = $1
+    UPDATE product SET secret = $2, name = $3, dynamic_activation = $4, auto_create = $5, certificate_login = $6, demo = $7 WHERE id = $1
 """
 DELETE: Final = "DELETE FROM product WHERE id = $1"
 DEMO: Final = "SELECT key FROM product WHERE demo ORDER BY key"
@@ -58,7 +58,7 @@ async def add(tx: Tx, product: Product) -> Product:
     sealed = tx.sealer.seal(product.secret, context(product.protocol, product.key))
     row = await tx.db.fetchrow(
         INSERT, product.protocol, product.key, sealed, product.name, product.dynamic_activation, product.auto_create,
-        product.demo,
+        product.certificate_login, product.demo,
     )  # fmt: skip
     assert row is not None
     return replace(product, id=row["id"], created_at=row["created_at"])
@@ -68,7 +68,7 @@ async def update(tx: Tx, product: Product) -> None:
     sealed = tx.sealer.seal(product.secret, context(product.protocol, product.key))
     await tx.db.execute(
         UPDATE, product.id, sealed, product.name, product.dynamic_activation, product.auto_create,
-        product.demo,
+        product.certificate_login, product.demo,
     )  # fmt: skip
 
 

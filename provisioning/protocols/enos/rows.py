@@ -48,6 +48,7 @@ PRODUCT: Final[Mapping[str, tuple[str, Check]]] = {
     "name": ("name", NAME),
     "dynamicActivation": ("dynamic_activation", FLAG),
     "autoCreate": ("auto_create", FLAG),
+    "certificateLogin": ("certificate_login", FLAG),
     "demo": ("demo", FLAG),
 }
 REGISTRATION_GROUP: Final[Mapping[str, tuple[str, Check]]] = {
@@ -140,7 +141,7 @@ def write_row(thing: Product | Group | Device) -> dict[str, object]:
     row: dict[str, object] = {"type": kind, "protocol": wire.PROTOCOL}
     for name, (source, _) in table.items():
         value = getattr(thing, source)
-        if value != "" and not (value is False and name in {"disabled", "demo"}):
+        if value != "" and not (value is False and name in {"disabled", "demo", "certificateLogin"}):
             row[name] = value
     if isinstance(thing, Device) and thing.name_i18n:
         row["deviceName"] = {"defaultValue": thing.name, "i18nValue": thing.name_i18n}
