@@ -55,6 +55,8 @@ class Activation:
         self._filters: dict[str, int] = {}
         self._inner: Seat | None = None
         self._sent = 0
+        self._asked = 0
+        """Pushes that a SUBSCRIBE has brought; as many as those that come unasked."""
         self._unasked = 0
         self._acknowledged = False
         self._confirmed = False
@@ -184,7 +186,10 @@ class Activation:
     def _push_to_subscriber(self, packet: Subscribe) -> None:
         """A device that asks for the push gets it again, unless it has said that it holds the secret."""
         topic = self._push.message.topic
-        if not self._confirmed and any(packets.matches(f, topic) and self._grants(f) for f, _ in packet.filters):
+        if self._confirmed or self._asked > self._push.repeats:
+            return
+        if any(packets.matches(f, topic) and self._grants(f) for f, _ in packet.filters):
+            self._asked += 1
             self._send()
 
     def _forbid(self, packet: Publish) -> None:

@@ -59,6 +59,7 @@ class Client:
         self.session.client_id = self.client_id
         self.session.clean_session = False
         self.filters: dict[str, int] = {}
+        self.wildcards = 0
         self.admission = admission
         self.slot = 0
         self._link: Link | None = None
@@ -186,11 +187,12 @@ class Client:
             code = 0x87
             answer = admission.conduct.on_forbidden(admission.identity, message)
         elif len(message.payload) > admission.max_payload:
-            code = 0x95
+            code = 0x97  # Quota exceeded: PUBACK has no code for a packet that is too large (MQTT 5, 3.4.2.1)
             answer = admission.conduct.on_oversize(admission.identity, message)
         else:
             self._publish(message)
             answer = admission.conduct.on_message(admission.identity, message)
+        self._broker.refused += code != 0
         if packet.packet_id is not None:
             self._link.write(packets.write_puback(packet.packet_id, code if self._link.level == MQTT5 else 0))
         self._answer(answer)

@@ -5,6 +5,7 @@ Nothing reaches what is behind it before it is admitted and well formed. It cost
 
 import asyncio
 from collections.abc import Mapping
+from time import perf_counter
 from typing import TYPE_CHECKING, Final, cast
 
 import structlog
@@ -29,12 +30,22 @@ LINGER: Final = 5.0
 WRITE_BUFFER: Final = 65_536
 """Bytes that wait for a device before nothing more is read from it."""
 TURN: Final = 256
-"""Packets of one connection that are served before the others have their turn."""
+TURN_SECONDS: Final = 0.005
+"""Packets of one connection, and the time for them, before the others have their turn."""
 MQTT5: Final = 5
 FORFEITS: Final = frozenset({Reason.NOT_PROVEN, Reason.UNKNOWN})
 """Endings of whoever is not, or no longer, what the session belongs to: nothing of it is stored."""
 UNDECIDED: Final = Rejection(reason=Reason.INTERNAL, code=3, code5=0x88)
 """For a login decision that failed, against its contract."""
+
+
+def peer_of(transport: asyncio.Transport) -> Peer:
+    """Who is at the other end, with the certificate of this connection."""
+    name = transport.get_extra_info("peername") or ("", 0)
+    session = transport.get_extra_info("ssl_object")
+    if session is None:
+        return Peer(str(name[0]), int(name[1]))
+    return Peer(str(name[0]), int(name[1]), tls=True, certificate=session.getpeercert(binary_form=True) or b"")
 
 
 class Connection(asyncio.Protocol):
@@ -73,8 +84,7 @@ class Connection(asyncio.Protocol):
         listener = self._listener
         self._transport = cast("asyncio.Transport", transport)  # uvloop's transports are not of asyncio's classes
         transport = self._transport
-        name = transport.get_extra_info("peername") or ("", 0)
-        self._peer = Peer(str(name[0]), int(name[1]))
+        self._peer = peer_of(transport)
         self._seen = self._since = listener.loop.time()
         self._reason = listener.enter(self, self._peer.address)
         if self._reason:
@@ -162,9 +172,10 @@ class Connection(asyncio.Protocol):
     def _serve_buffer(self) -> None:
         """Raises: Malformed and its kin, UnsupportedLevel, TooLarge."""
         buffer, at, served = self._buffer, 0, 0
+        until = perf_counter() + TURN_SECONDS
         limits = self._listener.limits
         while at < len(buffer) and self._reason == "" and self._verdict is None and self._writable:
-            if served == TURN:
+            if served == TURN or perf_counter() > until:
                 self._rest()
                 break
             served += 1
@@ -367,6 +378,10 @@ class Connection(asyncio.Protocol):
     @property
     def device_id(self) -> int:
         return self._admission.device_id if self._admission else 0
+
+    @property
+    def certificate(self) -> tuple[int, str] | None:
+        return self._admission.certificate if self._admission else None
 
     @property
     def epoch(self) -> int:

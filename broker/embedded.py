@@ -17,7 +17,7 @@ from broker.client import Client
 from broker.deadlines import Deadlines
 from broker.seat import FAILURE, Link, Seat
 from broker.tables import Retained, Subscriptions
-from broker.topics import is_served
+from broker.topics import has_wildcard, is_served
 from provisioning.model.admission import Admission
 from provisioning.model.identity import Identity
 from provisioning.model.mqtt import Connect, Message
@@ -34,6 +34,7 @@ class Limits:
     """Counts, bytes and seconds, each for one device; see `config/gatehouse.toml`."""
 
     max_subscriptions: int = 500
+    max_wildcards: int = 100
     max_retained: int = 100
     max_retained_bytes: int = 4_194_304
     max_queued: int = 1_000
@@ -54,6 +55,8 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt has no py.typed
         self._retained_messages = self.retained
         self.delivered = 0
         self.dropped = 0
+        self.refused = 0
+        """Messages that a device was not allowed to publish, or that were too large."""
 
     # --- sessions ---
 
@@ -104,9 +107,14 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt has no py.typed
         """Grant a filter with at most QoS 1, in place of an earlier grant; None: refused."""
         if not is_served(topic_filter) or not client.admission.rights.may_subscribe(topic_filter):
             return None
-        if topic_filter not in client.filters and len(client.filters) >= self.limits.max_subscriptions:
+        if topic_filter not in client.filters and (
+            len(client.filters) >= self.limits.max_subscriptions
+            or (has_wildcard(topic_filter) and client.wildcards >= self.limits.max_wildcards)
+        ):
             return None
         granted = min(qos, 1)
+        if topic_filter not in client.filters:
+            client.wildcards += has_wildcard(topic_filter)
         self._subscriptions.add(topic_filter, client.session, granted)
         client.filters[topic_filter] = granted
         return granted
@@ -115,6 +123,7 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt has no py.typed
         """False: there was no such subscription."""
         if client.filters.pop(topic_filter, None) is None:
             return False
+        client.wildcards -= has_wildcard(topic_filter)
         self._subscriptions.discard(topic_filter, client.session)
         return True
 

@@ -14,6 +14,7 @@ from broker.connection import Connection
 from broker.deadlines import Deadlines
 from broker.seat import Broker
 from broker.sessions import Sessions
+from broker.tls import Handshake
 from provisioning.model.admission import Admission, Verdict
 from provisioning.model.mqtt import Connect, Peer
 
@@ -73,7 +74,7 @@ class Listener:
         self.on_acknowledged = on_acknowledged
         self.loop = asyncio.get_running_loop()
         self.deadlines = Deadlines(self.loop)
-        self.connections: set[Connection] = set()
+        self.connections: set[Connection | Handshake] = set()
         self.per_address: Counter[str] = Counter()
         self.totals = Totals()
         self._server: asyncio.Server | None = None
@@ -85,8 +86,8 @@ class Listener:
     async def start(self, host: str, port: int, ssl_context: ssl.SSLContext | None = None) -> None:
         """Raises: OSError, when the address cannot be bound."""
         self._server = await self.loop.create_server(
-            lambda: Connection(self), host, port, backlog=BACKLOG, ssl=ssl_context, reuse_address=True,
-            ssl_handshake_timeout=self.limits.connect_timeout if ssl_context else None,
+            lambda: Connection(self) if ssl_context is None else Handshake(self, ssl_context),
+            host, port, backlog=BACKLOG, reuse_address=True,
         )  # fmt: skip
 
     @property
@@ -96,7 +97,7 @@ class Listener:
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
-    def enter(self, connection: Connection, address: str) -> str:
+    def enter(self, connection: Connection | Handshake, address: str) -> str:
         """Count a new connection; returns why it must go at once, or nothing."""
         no = ""
         if self._stopping:
@@ -111,7 +112,7 @@ class Listener:
         self.per_address[address] += 1
         return no
 
-    def leave(self, connection: Connection, address: str) -> None:
+    def leave(self, connection: Connection | Handshake, address: str) -> None:
         self.connections.discard(connection)
         self.per_address[address] -= 1
         if not self.per_address[address]:

@@ -14,6 +14,11 @@ class Holder(Protocol):
     def device_id(self) -> int: ...
     @property
     def epoch(self) -> int: ...
+    @property
+    def certificate(self) -> tuple[int, str] | None:
+        """Authority id and serial number of the certificate that the session stands on."""
+        ...
+
     def taken_over(self) -> None:
         """A newer connection has come for the same identity."""
         ...
@@ -28,6 +33,7 @@ class Sessions:
 
     def __init__(self) -> None:
         self._holders: dict[Identity, Holder] = {}
+        self._by_certificate: dict[tuple[int, str], Holder] = {}
 
     def __len__(self) -> int:
         return len(self._holders)
@@ -42,19 +48,40 @@ class Sessions:
         """The newest connection takes the session over; the older one is closed."""
         older = self._holders.get(identity)
         self._holders[identity] = holder
+        if holder.certificate is not None:
+            self._by_certificate[holder.certificate] = holder
         if older is not None:
             older.taken_over()
 
     def leave(self, identity: Identity, holder: Holder) -> bool:
         """True: the holder had the session; False: a newer one has it."""
+        certificate = holder.certificate
+        if certificate is not None and self._by_certificate.get(certificate) is holder:
+            del self._by_certificate[certificate]
         if self._holders.get(identity) is not holder:
             return False
         del self._holders[identity]
         return True
 
+    def give_up(self, identity: Identity, device_id: int) -> bool:
+        """End the session of this device: it has a newer one at another process. False: it has none here."""
+        holder = self._holders.get(identity)
+        if holder is None or holder.device_id != device_id:
+            return False
+        holder.taken_over()
+        return True
+
     def kick(self, identity: Identity, reason: Reason) -> bool:
         """End the identity's session. False: it has none here."""
         holder = self._holders.get(identity)
+        if holder is None:
+            return False
+        holder.dismiss(reason)
+        return True
+
+    def kick_certificate(self, certificate: tuple[int, str], reason: Reason) -> bool:
+        """End the session that stands on the certificate. False: none does here."""
+        holder = self._by_certificate.get(certificate)
         if holder is None:
             return False
         holder.dismiss(reason)

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from typing import Final
 
 LONGEST: Final = 1_024
-DEEPEST: Final = 32
+DEEPEST: Final = 16
 MULTI: Final = "#"
 SINGLE: Final = "+"
 
 
 def is_served(topic: str) -> bool:
-    """A topic or filter has at most 1,024 characters and 32 levels; each level of a filter costs memory."""
+    """A topic or filter has at most 1,024 characters and 16 levels; each level of a filter costs memory."""
     return len(topic) <= LONGEST and topic.count("/") < DEEPEST
 
 
@@ -30,7 +30,7 @@ class _Node:
 class WildcardTree:
     """Topic filters with wildcards, by their levels (MQTT 3.1.1, 4.7).
 
-    Costs follow the depth of a topic, not the number of filters.
+    A match costs what the filters cost that agree with the topic so far: their number is capped for each device.
     """
 
     def __init__(self) -> None:

@@ -6,12 +6,15 @@ On a cache hit with nothing to write all this happens without a task: `Admission
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Final
 
 from provisioning import log
 from provisioning.core.activate import LoginWrites
 from provisioning.core.blocking import Blocker
-from provisioning.core.login import LoginClaim, Write, judge
+from provisioning.core.login import LoginClaim, Write, judge, judge_certificate
 from provisioning.metrics import Metrics
 from provisioning.model.admission import Admission, Rejection, Verdict
 from provisioning.model.credential import Credential
@@ -19,6 +22,7 @@ from provisioning.model.mqtt import Connect, Peer
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.protocols import VendorProtocol
 from provisioning.store.credentials import Credentials
+from provisioning.store.holdings import Holding, Holdings
 
 NOBODYS: Final = Rejection(reason=Reason.NOT_PROVEN, code=4, code5=0x86)
 """For a CONNECT that no protocol calls its own."""
@@ -37,12 +41,15 @@ class Admissions:
         self,
         protocols: Sequence[VendorProtocol],
         credentials: Credentials,
+        holdings: Holdings,
         writes: LoginWrites,
+        *,
         blocker: Blocker,
         metrics: Metrics,
     ) -> None:
         self._protocols = protocols
         self._credentials = credentials
+        self._holdings = holdings
         self._writes = writes
         self._blocker = blocker
         self._metrics = metrics
@@ -72,8 +79,9 @@ class Admissions:
         credential = self._credentials.get(claim.identity)
         if credential is not None:
             try:
-                if judge(claim, credential).write is Write.NOTHING:
-                    return self._accept(protocol, claim, credential, peer, started)
+                if judge(claim, credential).write is Write.NOTHING and not peer.tls:
+                    _check_without(credential)
+                    return self._accept(protocol, claim, credential, None, peer=peer, started=started)
             except Refusal as refusal:
                 return self._refuse(protocol, claim, connect, peer, refusal, started=started)
         return asyncio.get_running_loop().create_task(self._decide(protocol, claim, connect, peer, started))
@@ -83,15 +91,15 @@ class Admissions:
     ) -> Verdict:
         try:
             try:
-                credential = await self._granted(claim)
-                return self._accept(protocol, claim, credential, peer, started)
+                credential, holding = await self._granted(claim, peer)
+                return self._accept(protocol, claim, credential, holding, peer=peer, started=started)
             except Refusal as refusal:
                 return self._refuse(protocol, claim, connect, peer, refusal, started=started)
         except Exception:  # noqa: BLE001 - logged there with its traceback
             return self._failed(protocol, peer, started)
 
-    async def _granted(self, claim: LoginClaim) -> Credential:
-        """The credential by which the claim holds, when all that the login writes is durable.
+    async def _granted(self, claim: LoginClaim, peer: Peer) -> tuple[Credential, Holding | None]:
+        """The credential by which the claim holds, and the certificate, when all that the login writes is durable.
 
         Raises:
             Refusal: the claim does not hold.
@@ -99,9 +107,11 @@ class Admissions:
         for _ in range(MOST_CHANGES):
             with self._credentials.watch(claim.identity) as watch:
                 credential = self._credentials.get(claim.identity) or await self._credentials.look_up(claim.identity)
-                match judge(claim, credential).write:
+                write = judge(claim, credential).write
+                holding = await self._holding(credential, peer)
+                match write:
                     case Write.NOTHING:
-                        return credential
+                        pass
                     case Write.ISSUE:
                         await self._writes.issue(credential)
                     case Write.ACTIVATION:
@@ -112,8 +122,24 @@ class Admissions:
                         self._credentials.forget_missing()
                         continue
                 if not watch.changed:
-                    return credential
+                    return credential, holding
         raise Refusal(Reason.UNAVAILABLE, error="the registry changes faster than it can be read")
+
+    async def _holding(self, credential: Credential, peer: Peer) -> Holding | None:
+        """The certificate on which a login over TLS stands. Without TLS: none, if the product does without.
+
+        Raises:
+            Refusal: CERTIFICATE_REQUIRED.
+        """
+        if not peer.tls:
+            _check_without(credential)
+            return None
+        fingerprint = sha256(peer.certificate).hexdigest()
+        holding = self._holdings.get(fingerprint) or await self._holdings.look_up(fingerprint)
+        assert credential.product is not None
+        device_id = credential.device.id if credential.device else None
+        judge_certificate(credential.product, device_id, holding, datetime.now(UTC))
+        return holding
 
     def acknowledged(self, admission: Admission) -> None:
         """The device has said that it holds the pushed secret."""
@@ -137,14 +163,25 @@ class Admissions:
             await asyncio.wait(self._tasks)
 
     def _accept(
-        self, protocol: VendorProtocol, claim: LoginClaim, credential: Credential, peer: Peer, started: float
+        self,
+        protocol: VendorProtocol,
+        claim: LoginClaim,
+        credential: Credential,
+        holding: Holding | None,
+        *,
+        peer: Peer,
+        started: float,
     ) -> Admission:
         admission = protocol.admit(claim, credential)
+        if holding is not None:
+            admission = replace(admission, certificate=holding.key)
+            self._holdings.seen(holding, time.monotonic())
         seconds = time.perf_counter() - started
         identity = credential.identity
         self._log.info(
             "mqtt.login", protocol=identity.protocol, product=identity.product, device=identity.device, peer=str(peer),
             means=str(claim.means), outcome="accepted", ms=round(seconds * 1000, 2),
+            **({"certificate": holding.serial} if holding else {}),
         )  # fmt: skip
         self._metrics.login(protocol.name, "accepted", "", seconds)
         return admission
@@ -173,14 +210,14 @@ class Admissions:
         named: dict[str, object] = (
             {"product": claim.identity.product, "device": claim.identity.device, "means": str(claim.means)}
             if claim
-            else {"username": connect.username, "client_id": connect.client_id}
+            else {"username": connect.username, "client_id": connect.client_id.partition("|")[0]}
         )
         self._line(protocol.name, named, peer, outcome, rejection, started=started, detail=refusal.detail)
         return rejection
 
     def _nobodys(self, connect: Connect, peer: Peer, started: float) -> Rejection:
         rejection = NOBODYS if connect.level in {4, 5} else NOBODYS_VERSION
-        named: dict[str, object] = {"username": connect.username, "client_id": connect.client_id}
+        named: dict[str, object] = {"username": connect.username, "client_id": connect.client_id.partition("|")[0]}
         self._line("none", named, peer, "refused", rejection, started=started, detail={})
         return rejection
 
@@ -203,3 +240,9 @@ class Admissions:
         }  # fmt: skip
         write("mqtt.login", protocol=protocol, **{**detail, **fields})
         self._metrics.login(protocol, outcome, rejection.reason, seconds)
+
+
+def _check_without(credential: Credential) -> None:
+    """A login without TLS. Raises: Refusal CERTIFICATE_REQUIRED, when the product wants certificates."""
+    if credential.product is not None and credential.product.certificate_login:
+        raise Refusal(Reason.CERTIFICATE_REQUIRED, certificate="this listener takes none")

@@ -9,10 +9,12 @@ What the command line needs, the registry alone, is in `opening`.
 import asyncio
 import gc
 import os
+import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from aiohttp import web
@@ -24,28 +26,36 @@ from broker.sessions import Sessions
 from provisioning import demo as demo_fleet
 from provisioning import log
 from provisioning.admission import Admissions
+from provisioning.core import certify
 from provisioning.core.activate import LoginWrites
 from provisioning.core.blocking import Blocker
 from provisioning.core.importing import Summary
 from provisioning.core.presence import Presence, present
-from provisioning.follow import following
+from provisioning.follow import Follower, following
 from provisioning.metrics import Metrics
 from provisioning.model.events import Event
 from provisioning.model.mqtt import Connect, Peer
 from provisioning.model.refusal import Refusal
 from provisioning.opening import StartError, registry
 from provisioning.protocols import VendorProtocol, protocols
+from provisioning.protocols.x509 import est
+from provisioning.protocols.x509 import http as published
+from provisioning.protocols.x509.wire import urls
 from provisioning.settings import Settings, load
 from provisioning.store import events
 from provisioning.store.credentials import Credentials
 from provisioning.store.database import Database
+from provisioning.store.holdings import Holdings
+from provisioning.tls import Tls
 from provisioning.web import health
 from provisioning.web.operation import METRICS, REQUEST_TIMEOUT
 from provisioning.web.site import Site
 from provisioning.web.stray import catch_strays
-from provisioning.web.world import WORLD, Endpoints, World
+from provisioning.web.world import WORLD, Endpoints, PkiPolicy, World
 
 PRUNE_EVERY: Final = 3_600.0
+CARE_EVERY: Final = 3_600.0
+SEEN_EVERY: Final = 5.0
 
 
 def log_events(committed: Sequence[Event]) -> None:
@@ -58,7 +68,7 @@ def log_events(committed: Sequence[Event]) -> None:
         )  # fmt: skip
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Running:
     """A service that accepts devices."""
 
@@ -71,14 +81,19 @@ class Running:
     presence: Presence
     metrics: Metrics
     mqtt: Listener
+    mqtts: Listener
     http: Site
+    https: Site
     endpoints: Endpoints
+    tls: Tls
     demo: Summary | None = None
     """What was loaded of the demo fleet at this start."""
 
     @property
     def ports(self) -> dict[str, int]:
-        return {"http": self.http.port, "mqtt": self.mqtt.port}
+        return {
+            "http": self.http.port, "https": self.https.port, "mqtt": self.mqtt.port, "mqtts": self.mqtts.port,
+        }  # fmt: skip
 
 
 @asynccontextmanager
@@ -91,45 +106,61 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(registry(settings, on_commit=log_events))
         vendors = protocols(settings)
-        demo = await demo_fleet.load(database, settings.demo, vendors)
+        demo = await demo_fleet.load(database, settings, vendors)
         await demo_fleet.guard(database, settings)
         metrics = Metrics()
-        credentials, writes, decisions = _decisions(settings, database, vendors, metrics)
-        stack.push_async_callback(writes.close)
-        stack.push_async_callback(credentials.close)
-        stack.push_async_callback(decisions.close)
-        presence = await stack.enter_async_context(present(database))
+        judging = await _judging(stack, settings, database, vendors, metrics)
+        sessions = Sessions()
+        presence = await stack.enter_async_context(present(database, sessions.give_up))
         broker = EmbeddedBroker(_broker_limits(settings))
         await broker.start()
         stack.push_async_callback(_shut_down, broker)
-        sessions = Sessions()
-        await stack.enter_async_context(following(database, credentials, sessions, broker))
-        mqtt = Listener(
-            decisions.decide, broker, sessions, _listener_limits(settings),
-            came=presence.came, went=presence.went, on_acknowledged=decisions.acknowledged,
+        endpoints = Endpoints()
+        tls = Tls(settings, database, lambda authority: urls(_base(settings, endpoints), authority))
+        follower = Follower(
+            database, judging.credentials, judging.holdings, sessions, broker=broker, presence=presence,
+            on_authority=tls.changed,
         )  # fmt: skip
-        try:
-            await mqtt.start(settings.mqtt.host, settings.mqtt.port)
-        except OSError as error:
-            raise StartError(f"mqtt: cannot listen on {settings.mqtt.host}:{settings.mqtt.port}: {error}") from error
-        stack.push_async_callback(mqtt.stop)
-        endpoints = _endpoints(settings, mqtt.port)
-        http = Site(
-            _application(settings, database, vendors, metrics, endpoints),
-            host=settings.http.host, port=settings.http.port, settings=settings.http,
-        )  # fmt: skip
-        try:
-            await http.start()
-        except OSError as error:
-            raise StartError(f"http: cannot listen on {settings.http.host}:{settings.http.port}: {error}") from error
-        stack.push_async_callback(http.stop)
+        await stack.enter_async_context(following(database, follower))
+
+        def listener() -> Listener:
+            return Listener(
+                judging.decisions.decide, broker, sessions, _listener_limits(settings), came=presence.came,
+                went=presence.went, on_acknowledged=judging.decisions.acknowledged,
+            )  # fmt: skip
+
+        application = _application(settings, database, vendors, metrics, blocker=judging.blocker, endpoints=endpoints)
+
+        def site(host: str, port: int, context: ssl.SSLContext | None = None) -> Site:
+            return Site(application(), host=host, port=port, settings=settings.http, ssl_context=context)
+
+        mqtt, mqtts = listener(), listener()
+        at = settings.mqtt.host, settings.mqtt.port
+        await _open(stack, "mqtt", at, mqtt.start(*at), mqtt.stop)
+        _tell_endpoints(endpoints, settings, mqtt.port)
+        at = settings.http.host, settings.http.port
+        http = site(*at)
+        await _open(stack, "http", at, http.start(), http.stop)
         endpoints.http_port = http.port
+        await tls.start()
+        at = settings.mqtts.host, _port(settings.mqtts.port, 18_883, settings.mqtt.port)
+        await _open(stack, "mqtts", at, mqtts.start(*at, tls.mqtts), mqtts.stop)
+        endpoints.mqtts_port = mqtts.port
+        at = settings.https.host, _port(settings.https.port, 8_443, settings.http.port)
+        https = site(*at, tls.https)
+        await _open(stack, "https", at, https.start(), https.stop)
         running = Running(
-            settings, database, vendors, sessions, broker, credentials, presence, metrics, mqtt, http, endpoints, demo
-        )
-        _watch(running, writes)
-        pruning = asyncio.create_task(_prune(database, settings.events.keep_days), name="prune")
-        stack.push_async_callback(_cancel, pruning)
+            settings=settings, database=database, protocols=vendors, sessions=sessions, broker=broker,
+            credentials=judging.credentials, presence=presence, metrics=metrics, mqtt=mqtt, mqtts=mqtts, http=http,
+            https=https, endpoints=endpoints, tls=tls, demo=demo,
+        )  # fmt: skip
+        _watch(running, judging.writes)
+        for name, work in (
+            ("tls", tls.run()),
+            ("prune", _prune(database, settings.events.keep_days)),
+            ("certificates", _care_for_certificates(database, judging.holdings)),
+        ):
+            stack.push_async_callback(_cancel, asyncio.create_task(work, name=name))
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again
         gc.set_threshold(50_000, 50, 100)
@@ -138,18 +169,62 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
         log.get().info("stopping", pid=os.getpid(), sessions=len(sessions))
 
 
-def _decisions(
-    settings: Settings, database: Database, vendors: tuple[VendorProtocol, ...], metrics: Metrics
-) -> tuple[Credentials, LoginWrites, Admissions]:
+async def _open(
+    stack: AsyncExitStack,
+    name: str,
+    at: tuple[str, int],
+    start: Coroutine[None, None, None],
+    stop: Callable[[], Coroutine[None, None, None]],
+) -> None:
+    """Start a listener, and stop it with the service. Raises: StartError, when its address cannot be bound."""
+    try:
+        await start
+    except OSError as error:
+        raise StartError(f"{name}: cannot listen on {at[0]}:{at[1]}: {error}") from error
+    stack.push_async_callback(stop)
+
+
+def _port(stated: int | None, usual: int, beside: int) -> int:
+    """A port that is not stated is the usual one, or any free one where the listener beside it takes any."""
+    return (usual if beside else 0) if stated is None else stated
+
+
+def _base(settings: Settings, endpoints: Endpoints) -> str:
+    """Where devices find what authorities publish."""
+    return (settings.pki.url or endpoints.hurl(_reachable(settings.http.host) or "127.0.0.1")).rstrip("/")
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """What decides logins."""
+
+    credentials: Credentials
+    holdings: Holdings
+    writes: LoginWrites
+    blocker: Blocker
+    decisions: Admissions
+
+
+async def _judging(
+    stack: AsyncExitStack,
+    settings: Settings,
+    database: Database,
+    vendors: tuple[VendorProtocol, ...],
+    metrics: Metrics,
+) -> Judging:
     credentials = Credentials(
         database, size=settings.cache.size, negative_ttl=settings.cache.negative_ttl, clock=time.monotonic
     )
+    holdings = Holdings(database, size=settings.cache.size)
     writes = LoginWrites(database, limit=settings.enos.activation_retry)
     blocker = Blocker(
         refusals=settings.block.refusals, window=settings.block.window, duration=settings.block.duration,
         clock=time.monotonic,
     )  # fmt: skip
-    return credentials, writes, Admissions(vendors, credentials, writes, blocker, metrics)
+    decisions = Admissions(vendors, credentials, holdings, writes, blocker=blocker, metrics=metrics)
+    for part in (writes, credentials, holdings, decisions):
+        stack.push_async_callback(part.close)
+    return Judging(credentials, holdings, writes, blocker, decisions)
 
 
 @asynccontextmanager
@@ -157,26 +232,26 @@ async def admissions() -> AsyncIterator[Callable[[Connect, Peer], object]]:
     """Login decisions by the settings of this process, without listeners: for `broker.plugin.Admitted`."""
     settings = load()
     async with registry(settings, on_commit=log_events) as database, AsyncExitStack() as stack:
-        credentials, writes, decisions = _decisions(settings, database, protocols(settings), Metrics())
-        stack.push_async_callback(writes.close)
-        stack.push_async_callback(credentials.close)
-        await stack.enter_async_context(following(database, credentials, Sessions(), None))
-        yield decisions.decide
+        judging = await _judging(stack, settings, database, protocols(settings), Metrics())
+        follower = Follower(database, judging.credentials, judging.holdings, Sessions())
+        await stack.enter_async_context(following(database, follower))
+        yield judging.decisions.decide
 
 
 # --- parts ---
 
 
-def _endpoints(settings: Settings, mqtt_port: int) -> Endpoints:
+def _tell_endpoints(endpoints: Endpoints, settings: Settings, mqtt_port: int) -> None:
     """The configured addresses, or the ones that we listen on; a wildcard stands for what the device asked by."""
-    endpoints = Endpoints(mqtt_port=mqtt_port, mqtt_host=_reachable(settings.mqtt.host))
+    endpoints.mqtt_port, endpoints.mqtt_host = mqtt_port, _reachable(settings.mqtt.host)
+    endpoints.mqtts_host, endpoints.http_host = _reachable(settings.mqtts.host), _reachable(settings.http.host)
     if settings.endpoints.murl:
         endpoints.mqtt_scheme, _, rest = settings.endpoints.murl.partition("://")
         endpoints.mqtt_host, _, port = rest.rpartition(":")
+        endpoints.mqtts_host = endpoints.mqtt_host
         endpoints.mqtt_port = int(port)
     if settings.endpoints.hurl:
         endpoints.http_url = settings.endpoints.hurl
-    return endpoints
 
 
 def _reachable(host: str) -> str:
@@ -198,7 +273,7 @@ def _listener_limits(settings: Settings) -> Limits:
 def _broker_limits(settings: Settings) -> embedded.Limits:
     mqtt = settings.mqtt
     return embedded.Limits(
-        max_subscriptions=mqtt.max_subscriptions, max_retained=mqtt.max_retained,
+        max_subscriptions=mqtt.max_subscriptions, max_wildcards=mqtt.max_wildcards, max_retained=mqtt.max_retained,
         max_retained_bytes=mqtt.max_retained_bytes, max_queued=mqtt.max_queued,
         max_queued_bytes=mqtt.max_queued_bytes, max_inflight=mqtt.max_inflight, session_expiry=mqtt.session_expiry,
     )  # fmt: skip
@@ -209,24 +284,45 @@ def _application(
     database: Database,
     vendors: tuple[VendorProtocol, ...],
     metrics: Metrics,
+    *,
+    blocker: Blocker,
     endpoints: Endpoints,
-) -> web.Application:
-    app = web.Application(middlewares=[catch_strays])
-    app[WORLD] = World(database, endpoints)
-    app[METRICS] = metrics
-    app[REQUEST_TIMEOUT] = settings.http.request_timeout
-    app[health.READINESS] = {"database": database.answers}
-    app.add_routes(health.routes())
-    for vendor in vendors:
-        app.add_routes(vendor.routes())
-    return app
+) -> Callable[[], web.Application]:
+    """Makes the application, once for each site."""
+
+    token = settings.pki.access_token
+    policy = PkiPolicy(
+        url=lambda: _base(settings, endpoints), leaf_days=settings.pki.leaf_days,
+        max_leaf_days=settings.pki.max_leaf_days, crl_days=settings.pki.crl_days,
+        access_token=token.get_secret_value() if token else None,
+    )  # fmt: skip
+    world = World(database, endpoints, policy)
+    routes = [  # once for both: they keep what they have made, a CRL for instance
+        *health.routes(),
+        *published.routes(),
+        *est.routes([vendor.read_user for vendor in vendors], blocker),
+        *(route for vendor in vendors for route in vendor.routes()),
+    ]
+
+    def make() -> web.Application:
+        app = web.Application(middlewares=[catch_strays])
+        app[WORLD] = world
+        app[METRICS] = metrics
+        app[REQUEST_TIMEOUT] = settings.http.request_timeout
+        app[health.READINESS] = {"database": database.answers}
+        app.add_routes(routes)
+        return app
+
+    return make
 
 
 def _watch(running: Running, writes: LoginWrites) -> None:
     watch, pool, mqtt = running.metrics.watch, running.database.pool, running.mqtt
     watch("sessions", "Devices that are logged in.", lambda: len(running.sessions))
     watch("connections", "Open connections.", lambda: len(mqtt.connections), listener="mqtt")
+    watch("connections", "Open connections.", lambda: len(running.mqtts.connections), listener="mqtts")
     watch("connections", "Open connections.", lambda: running.http.connections, listener="http")
+    watch("connections", "Open connections.", lambda: running.https.connections, listener="https")
     watch("pool_connections", "Connections to the database.", pool.get_size, state="open")
     watch("pool_connections", "Connections to the database.", pool.get_idle_size, state="idle")
     watch(
@@ -238,9 +334,20 @@ def _watch(running: Running, writes: LoginWrites) -> None:
     )
     watch("queue_depth", "What waits for the database or for devices.", lambda: running.broker.queued, queue="messages")
     watch("credentials_cached", "Entries of the credential cache.", lambda: len(running.credentials))
-    watch("broker_messages", "Messages of devices.", lambda: mqtt.totals.received, direction="received")
-    watch("broker_messages", "Messages of devices.", lambda: mqtt.totals.sent, direction="sent")
+    watch(
+        "broker_messages",
+        "Messages of devices.",
+        lambda: mqtt.totals.received + running.mqtts.totals.received,
+        direction="received",
+    )
+    watch(
+        "broker_messages",
+        "Messages of devices.",
+        lambda: mqtt.totals.sent + running.mqtts.totals.sent,
+        direction="sent",
+    )
     watch("broker_messages", "Messages of devices.", lambda: running.broker.dropped, direction="dropped")
+    watch("broker_messages", "Messages of devices.", lambda: running.broker.refused, direction="refused")
 
 
 async def _prune(database: Database, keep_days: int) -> None:
@@ -253,6 +360,25 @@ async def _prune(database: Database, keep_days: int) -> None:
             log.get().warning("events.prune", outcome="failed", reason=str(refusal.reason))
             count = 0
         await asyncio.sleep(1.0 if count else PRUNE_EVERY)
+
+
+async def _care_for_certificates(database: Database, holdings: Holdings) -> None:
+    """Write what was seen; now and then warn of what expires, and revoke what was replaced and is no longer used."""
+    tended = -CARE_EVERY
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            await holdings.flush()
+            if loop.time() - tended >= CARE_EVERY:
+                now = datetime.now(UTC)
+                async with database.begin() as tx:
+                    await certify.warn_expiring(tx, now=now)
+                async with database.begin() as tx:
+                    await certify.revoke_replaced(tx, now=now)
+                tended = loop.time()
+        except Refusal as refusal:
+            log.get().warning("certificates.care", outcome="failed", reason=str(refusal.reason))
+        await asyncio.sleep(SEEN_EVERY)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

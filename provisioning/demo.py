@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import replace
-from pathlib import Path
 
 from provisioning.core.importing import ReadRow, Summary, import_rows
 from provisioning.model.spec import ProductSpec, Spec
@@ -13,12 +12,13 @@ from provisioning.store import products
 from provisioning.store.database import Database
 
 
-async def load(database: Database, file: Path | None, vendors: tuple[VendorProtocol, ...]) -> Summary | None:
-    """Load the demo fleet into an empty registry.
+async def load(database: Database, settings: Settings, vendors: tuple[VendorProtocol, ...]) -> Summary | None:
+    """Load the demo fleet of the settings into an empty registry.
 
     Raises:
-        StartError: the file cannot be read, or a row of it is wrong.
+        StartError: the file cannot be read, a row of it is wrong, or it would be reached from beyond this machine.
     """
+    file = settings.demo
     if file is None:
         return None
     try:
@@ -28,6 +28,8 @@ async def load(database: Database, file: Path | None, vendors: tuple[VendorProto
     async with database.read() as tx:
         if not await products.registry_is_empty(tx):
             return None
+    if outside := _outside(settings):
+        raise StartError(f"{outside}.host would leave this machine, and the secrets of the demo fleet are public")
     summary = await import_rows(database, lines, {vendor.name: _as_demo(vendor.read_row) for vendor in vendors})
     if summary.failed:
         raise StartError(f"demo: {file}: {summary.first_failure}")
@@ -50,15 +52,19 @@ async def guard(database: Database, settings: Settings) -> None:
     Raises:
         StartError: something would.
     """
-    outside = [
-        name for name, host in (("mqtt", settings.mqtt.host), ("http", settings.http.host)) if not is_loopback(host)
-    ]
+    outside = _outside(settings)
     if not outside:
         return
     async with database.read() as tx:
         keys = await products.demo_keys(tx)
     if keys:
         raise StartError(
-            f"{outside[0]}.host would leave this machine while the demo fleet is loaded, whose secrets are public: "
+            f"{outside}.host would leave this machine while the demo fleet is loaded, whose secrets are public: "
             f"run `gatehouse product delete {keys[0]} --cascade` first, or keep 127.0.0.1"
         )
+
+
+def _outside(settings: Settings) -> str:
+    """The first listener that would be reached from beyond this machine; empty: none."""
+    listeners = ("mqtt", "http", "mqtts", "https")
+    return next((name for name in listeners if not is_loopback(getattr(settings, name).host)), "")

@@ -113,7 +113,7 @@ def configure(
     renderer: list[Processor] = (
         [redact, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if console
-        else [JSON_TRACEBACKS, redact, structlog.processors.JSONRenderer()]
+        else [JSON_TRACEBACKS, redact, structlog.processors.JSONRenderer(separators=(",", ":"))]
     )
     structlog.configure(
         processors=[*shared, *renderer],
@@ -129,6 +129,7 @@ def configure(
         )
     )
     logging.basicConfig(handlers=[handler], level=max(logging.WARNING, logging.getLevelName(level.upper())), force=True)
+    logging.getLogger("asyncpg").setLevel(logging.CRITICAL)  # a lost database is told once, by `store.changes`
     logging.getLogger("amqtt").setLevel(logging.ERROR)  # its INFO and WARNING lines repeat what ours say
 
 

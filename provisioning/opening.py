@@ -10,7 +10,7 @@ from provisioning.model.refusal import Refusal
 from provisioning.settings import Settings
 from provisioning.store.database import AWAY, Database, open_database
 from provisioning.store.embedded import EmbeddedError, embedded_postgres
-from provisioning.store.migrate import Migration, MigrationError, migrate
+from provisioning.store.migrate import Migration, MigrationError, is_sealed, migrate
 from provisioning.store.sealing import Sealer, SealError, key_file, read_key
 
 
@@ -18,12 +18,23 @@ class StartError(Exception):
     """Gatehouse cannot start; the text is one line that says what is wrong, where, and what to do."""
 
 
-def sealer_of(settings: Settings) -> Sealer:
-    """Raises: StartError."""
+async def sealer_of(settings: Settings, url: str) -> Sealer:
+    """The sealer of the database at `url`. A key is made for a database that has never been sealed, and only for one.
+
+    Raises:
+        StartError: there is no key, or it is none.
+        OSError, asyncpg.PostgresError: the database cannot be reached.
+    """
     try:
         if settings.master_key is not None:
             return Sealer(read_key(settings.master_key.get_secret_value()))
-        return Sealer(key_file(settings.data_dir / "master.key"))
+        path = settings.data_dir / "master.key"
+        if not path.exists() and await is_sealed(url):
+            raise StartError(
+                f"master key: there is no {path}, and the secrets of this database were sealed with one: "
+                "put it back, or name it by GATEHOUSE_MASTER_KEY or GATEHOUSE_MASTER_KEY_FILE"
+            )
+        return Sealer(key_file(path))
     except SealError as error:
         raise StartError(f"master key: {error}") from error
 
@@ -35,7 +46,6 @@ async def migrated(settings: Settings) -> AsyncIterator[tuple[str, Sealer, list[
     Raises:
         StartError: it cannot be reached, migrated, or opened with this master key.
     """
-    sealer = sealer_of(settings)
     async with AsyncExitStack() as stack:
         if settings.database.url is not None:
             url = settings.database.url.get_secret_value()
@@ -45,6 +55,7 @@ async def migrated(settings: Settings) -> AsyncIterator[tuple[str, Sealer, list[
             except (EmbeddedError, OSError) as error:
                 raise StartError(str(error)) from error
         try:
+            sealer = await sealer_of(settings, url)
             applied = await migrate(url, sealer)
         except MigrationError as error:
             raise StartError(f"database: {error}") from error

@@ -94,6 +94,7 @@ class Mqtt(Section):
     max_keepalive: int = Field(1_200, ge=1, le=65_535)
     default_keepalive: int = Field(300, ge=1, le=65_535)
     max_subscriptions: int = Field(500, ge=1)
+    max_wildcards: int = Field(100, ge=1)
     max_retained: int = Field(100, ge=0)
     max_retained_bytes: int = Field(4_194_304, ge=0)
     max_queued: int = Field(1_000, ge=1)
@@ -104,12 +105,12 @@ class Mqtt(Section):
 
 class Https(Section):
     host: str = "127.0.0.1"
-    port: Port = 8443
+    port: Port | None = None
 
 
 class Mqtts(Section):
     host: str = "127.0.0.1"
-    port: Port = 18883
+    port: Port | None = None
 
 
 class Tls(Section):

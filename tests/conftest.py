@@ -4,9 +4,11 @@ Nothing here sleeps: `until` waits for a condition, and says what it waited for 
 """
 
 import asyncio
+import atexit
 import itertools
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -36,6 +38,9 @@ hypothesis.settings.load_profile("gatehouse")
 
 ROOT = Path(__file__).resolve().parent.parent
 MASTER_KEY = bytes(range(32))
+DATA = Path(tempfile.mkdtemp(prefix="gh-"))
+"""Data directory of the services of this run: their databases are elsewhere, their server certificates here."""
+atexit.register(shutil.rmtree, DATA, ignore_errors=True)
 TEMPLATE = "gatehouse_template"
 _numbers = itertools.count(1)
 
@@ -52,6 +57,16 @@ async def until(condition: Callable[[], Any], what: str, seconds: float = 10.0) 
         if time.monotonic() > deadline:
             pytest.fail(f"waited {seconds:.0f} s in vain for: {what}")
         await asyncio.sleep(0.01)
+
+
+SERVER_FILE = re.compile(r"^pytestmark = .*mark\.server", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`make fast` need not even read the files in which each test needs a server."""
+    if "not server" not in config.option.markexpr or not collection_path.name.startswith("test_"):
+        return None
+    return True if SERVER_FILE.search(collection_path.read_text("utf-8")) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -137,6 +152,7 @@ def settings_for(database_url: str, **overrides: Any) -> Settings:
     base: dict[str, Any] = {
         "database": {"url": database_url},
         "master_key": MASTER_KEY.hex(),
+        "data_dir": DATA,
         "http": {"port": 0},
         "mqtt": {"port": 0},
         "log": {"format": "json"},
@@ -246,6 +262,7 @@ def service_environment(database_url: str, **more: str) -> dict[str, str]:
     return {
         "GATEHOUSE_DATABASE__URL": database_url,
         "GATEHOUSE_MASTER_KEY": MASTER_KEY.hex(),
+        "GATEHOUSE_DATA_DIR": str(DATA),
         "GATEHOUSE_HTTP__PORT": "0",
         "GATEHOUSE_MQTT__PORT": "0",
         "GATEHOUSE_LOG__FORMAT": "json",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FLOORS = ("model", "store", "core", "web", "protocols", "admission", "opening", "demo", "follow", "app", "cli")
+FLOORS = ("model", "store", "core", "web", "protocols", "admission", "opening", "demo", "tls", "follow", "app", "cli")
 FOR_ALL = frozenset({"settings", "log", "metrics"})
 FILES = sorted([*(ROOT / "provisioning").rglob("*.py"), *(ROOT / "broker").rglob("*.py")])
 VENDOR_WORDS = re.compile(

@@ -1,6 +1,7 @@
 """The README's tour, line by line, as a newcomer pastes it: with `make run` in one terminal and the rest in another."""
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,8 @@ pytestmark = [pytest.mark.server, pytest.mark.acceptance]
 STAND_INS = Path(__file__).parent / "standins"
 SECTION = re.compile(r"^## Five-minute tour$(.*?)^## ", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"(?<![\w/.-])[\w-]+\.(?:ndjson|pem|key)\b")
+"""A file that the tour makes in the folder where it is pasted."""
 
 
 def tour_blocks() -> list[str]:
@@ -26,11 +29,10 @@ def tour_blocks() -> list[str]:
     return BLOCK.findall(section[1])
 
 
-def free_port() -> int:
+def free_port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return str(probe.getsockname()[1])
 
 
 async def paste(block: str, cwd: Path, environment: dict[str, str]) -> tuple[int, str]:
@@ -43,7 +45,7 @@ async def paste(block: str, cwd: Path, environment: dict[str, str]) -> tuple[int
     return process.returncode or 0, output.decode()
 
 
-async def is_ready(port: int) -> bool:
+async def is_ready(port: str) -> bool:
     try:
         async with aiohttp.ClientSession() as client, client.get(f"http://127.0.0.1:{port}/readyz") as answer:
             return answer.status == 200
@@ -51,12 +53,16 @@ async def is_ready(port: int) -> bool:
         return False
 
 
+def log_lines(log: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in log.read_text("utf-8").splitlines() if line.startswith("{")]
+
+
 @pytest.mark.timeout(240)
 async def test_tour(data_directory: Path, tmp_path: Path) -> None:
     first, *others = tour_blocks()
     assert first.strip() == "make run"
-    assert len(others) >= 5, "the tour has lost its blocks"
-    http, mqtt = free_port(), free_port()
+    assert len(others) >= 8, "the tour has lost its blocks"
+    ports = {usual: free_port() for usual in ("8080", "11883", "8443", "18883")}
     path = os.environ["PATH"]
     if not (shutil.which("curl") and shutil.which("mosquitto_pub")):
         path = f"{path}:{STAND_INS}"  # after the real ones, so that each is used where it is there
@@ -64,8 +70,10 @@ async def test_tour(data_directory: Path, tmp_path: Path) -> None:
         "PATH": path,
         "PYTHON_OF_STANDINS": os.environ.get("PYTHON_OF_STANDINS", str(ROOT / ".venv-dev/bin/python")),
         "GATEHOUSE_DATA_DIR": str(data_directory),
-        "GATEHOUSE_HTTP__PORT": str(http),
-        "GATEHOUSE_MQTT__PORT": str(mqtt),
+        "GATEHOUSE_HTTP__PORT": ports["8080"],
+        "GATEHOUSE_MQTT__PORT": ports["11883"],
+        "GATEHOUSE_HTTPS__PORT": ports["8443"],
+        "GATEHOUSE_MQTTS__PORT": ports["18883"],
     }
     log = tmp_path / "service.log"
     with log.open("wb") as file:
@@ -74,22 +82,35 @@ async def test_tour(data_directory: Path, tmp_path: Path) -> None:
             start_new_session=True,
         )  # fmt: skip
     try:
-        await until(lambda: is_ready(http), f"`make run` to be ready; see {log.read_text()[-2000:]}", 180)
-        said = log.read_text("utf-8")
-        assert f"http://127.0.0.1:{http}/2.4.0/bootstrap" in said, "make run does not print the tour"
+        printed = f"http://127.0.0.1:{ports['8080']}/2.4.0/bootstrap"
+        try:
+            await until(lambda: printed in log.read_text("utf-8"), "`make run` to print the tour", 180)
+        except pytest.fail.Exception:
+            pytest.fail(f"`make run` does not print the tour:\n{log.read_text()[-2000:]}")
+        assert await is_ready(ports["8080"])
         outputs = []
         for block in others:
-            text = block.replace("127.0.0.1:8080", f"127.0.0.1:{http}")
-            text = text.replace("fleet.ndjson", str(tmp_path / "fleet.ndjson"))
+            text = re.sub(r"\b(8080|8443|11883|18883)\b", lambda found: ports[found[1]], block)
+            text = FILE.sub(lambda found: str(tmp_path / found[0]), text)
             code, output = await paste(text, ROOT, environment)
             assert code == 0, f"this block of the tour fails:\n{block}\nIt says:\n{output}"
             outputs.append(output)
         whole = "\n".join(outputs)
-        shown = ('"pk": "demopump"', "SN-0001", "mosquitto_pub", "refused", "created", "gatehouse_logins_total")
+        shown = (
+            '"pk": "demopump"', "SN-0001", "20 devices in", ", 0 wrong", "mosquitto_pub", "refused\n", "1 created",
+            "gatehouse_logins_total", "tls-1.pem: OK", "refused without a certificate", "is revoked",
+            "refused when revoked", "certificate revoked", "revoked, says its CRL",
+        )  # fmt: skip
         for expected in shown:
             assert expected in whole, f"the tour no longer shows {expected!r}:\n{whole}"
         assert '"deviceKey":"mine-1"' in (tmp_path / "fleet.ndjson").read_text().replace('": "', '":"')
+        logins = [line for line in log_lines(log) if line["event"] == "mqtt.login" and line.get("device") == "tls-1"]
+        assert [(line["outcome"], line.get("reason")) for line in logins] == [
+            ("accepted", None), ("refused", "certificate_required"), ("refused", "certificate_required"),
+        ]  # fmt: skip
+        assert (tmp_path / "tls-1.key").stat().st_mode & 0o077 == 0, "others may read the key"
     finally:
         os.killpg(service.pid, signal.SIGINT)
-        code = await asyncio.wait_for(service.wait(), 30)
-    assert '"event": "ready"' in log.read_text("utf-8")
+        await asyncio.wait_for(service.wait(), 30)
+    told = [line["event"] for line in log_lines(log) if line["event"] in {"ready", "stopping"}]
+    assert told == ["ready", "stopping"]

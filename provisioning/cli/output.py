@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 HIDDEN: Final = frozenset({"secret", "password"})
 INTERNAL: Final = frozenset({"id", "product_id"})
 NOTHING: Final = "-"
+WRAPPED: Final = ("name", "subject")
 LINE_BREAKS: Final = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
 """Those that JSON does not escape."""
 
@@ -32,14 +33,16 @@ def clean(value: object) -> str:
 def plain(value: object) -> str:
     """A value as a person reads it."""
     match value:
-        case None | "" | {}:
-            return NOTHING
         case bool():
             return "yes" if value else "no"
         case datetime():
             return value.isoformat(timespec="seconds")
-        case dict():
+        case dict() if value:
             return clean(json.dumps(value, ensure_ascii=False))
+        case list() | tuple() if value:
+            return ", ".join(map(plain, value))
+        case None | "" | dict() | list() | tuple():
+            return NOTHING
     return clean(value)
 
 
@@ -83,9 +86,14 @@ def show(fields: Mapping[str, object], *, as_json: bool) -> None:
 
 
 def rows(
-    columns: Sequence[str], things: Iterable[Mapping[str, object]], *, as_json: bool, numbers: bool = False
+    columns: Sequence[str],
+    things: Iterable[Mapping[str, object]],
+    *,
+    as_json: bool,
+    numbers: bool = False,
+    wrapped: Sequence[str] = WRAPPED,
 ) -> None:
-    """Many things, each a line of `columns`. `numbers`: all columns but the first are."""
+    """Many things, each a line of `columns`. `numbers`: all columns but the first are. `wrapped`: as `table`."""
     if as_json:
         for thing in things:
             print_json(thing)
@@ -93,11 +101,21 @@ def rows(
         for thing in things:
             print("\t".join(plain(thing[column]) for column in columns))
     else:
-        table(columns, ([plain(thing[column]) for column in columns] for thing in things), numbers=numbers)
+        lines = ([plain(thing[column]) for column in columns] for thing in things)
+        table(columns, lines, numbers=numbers, wrapped=wrapped)
 
 
-def table(columns: Sequence[str], lines: Iterable[Sequence[str]], *, numbers: bool = False) -> None:
-    """Draw a table on the terminal. `numbers`: all columns but the first are aligned to the right."""
+def table(
+    columns: Sequence[str],
+    lines: Iterable[Sequence[str]],
+    *,
+    numbers: bool = False,
+    wrapped: Sequence[str] = WRAPPED,
+) -> None:
+    """Draw a table on the terminal. `numbers`: all columns but the first are aligned to the right.
+
+    `wrapped`: columns that may take several lines where the terminal is narrow.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -107,7 +125,7 @@ def table(columns: Sequence[str], lines: Iterable[Sequence[str]], *, numbers: bo
     for at, column in enumerate(columns):
         drawn.add_column(
             column.replace("_", " "), justify="right" if numbers and at else "left", overflow="fold",
-            no_wrap=column != "name",
+            no_wrap=column not in wrapped,
         )  # fmt: skip
     for line in lines:
         drawn.add_row(*map(Text, line))

@@ -1,16 +1,15 @@
 """Listings of any length: a page in memory at a time, none of them read while something is printed."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Final, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from provisioning.cli import output
 from provisioning.cli.run import Desk
 
 if TYPE_CHECKING:
-    from provisioning.model.registry import Device, Group, Product
     from provisioning.store.database import Tx
 
-Thing = TypeVar("Thing", "Product", "Group", "Device")
+Thing = TypeVar("Thing")
 
 PAGE: Final = 1_000
 ON_SCREEN: Final = 100
@@ -24,6 +23,8 @@ async def everything(
     *,
     limit: int | None,
     as_json: bool,
+    describe: Callable[[Any], Mapping[str, object]] = output.described,
+    wrapped: Sequence[str] = output.WRAPPED,
 ) -> None:
     """Print what `page` (transaction, the last of the page before, size) gives, until there is no more."""
     drawn = output.is_terminal() and not as_json
@@ -39,11 +40,11 @@ async def everything(
         if drawn:
             found += things
         else:
-            output.rows(columns, map(output.described, things), as_json=as_json)
+            output.rows(columns, map(describe, things), as_json=as_json)
         if len(things) < size:
             break
         last = things[-1]
     if drawn:
-        output.rows(columns, map(output.described, found), as_json=False)
+        output.rows(columns, map(describe, found), as_json=False, wrapped=wrapped)
         if limit is None and count == ON_SCREEN:
             output.note(f"the first {ON_SCREEN}; --limit shows more")

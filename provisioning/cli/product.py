@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from provisioning.model.registry import Product
 
 app = typer.Typer(help="Products: kinds of devices.", no_args_is_help=True)
-COLUMNS: Final = ("key", "name", "dynamic_activation", "auto_create", "devices", "demo")
+COLUMNS: Final = ("key", "name", "dynamic_activation", "auto_create", "certificate_login", "devices", "demo")
 
 Key = Annotated[str, typer.Argument(metavar="PRODUCT", help="Key of the product.")]
 Secret = Annotated[str | None, typer.Option(help="Secret that proves devices which have none of their own.")]
@@ -22,6 +22,9 @@ Dynamic = Annotated[bool | None, typer.Option("--dynamic-activation/--no-dynamic
                                               help="Its devices may fetch their secrets.")]  # fmt: skip
 AutoCreate = Annotated[bool | None, typer.Option("--auto-create/--no-auto-create",
                                                  help="A dynamic activation creates an unknown device.")]  # fmt: skip
+CertificateLogin = Annotated[bool | None, typer.Option("--certificate-login/--no-certificate-login",
+                                                       help="Its devices log in over TLS with a certificate of their "
+                                                            "own, and not without one.")]  # fmt: skip
 
 
 @app.command()
@@ -32,6 +35,7 @@ def create(
     name: Name = None,
     dynamic_activation: Dynamic = None,
     auto_create: AutoCreate = None,
+    certificate_login: CertificateLogin = None,
     protocol: Protocol = "enos",
     as_json: Json = False,
 ) -> None:
@@ -42,7 +46,7 @@ def create(
 
         spec = desk.product(
             key=generate.product_key() if product is None else product, secret=secret, name=name,
-            dynamic_activation=dynamic_activation, auto_create=auto_create,
+            dynamic_activation=dynamic_activation, auto_create=auto_create, certificate_login=certificate_login,
         )  # fmt: skip
         async with desk.database.begin() as tx:
             outcome, made = await load.put_product(tx, spec)
@@ -89,6 +93,7 @@ def set_(
     name: Name = None,
     dynamic_activation: Dynamic = None,
     auto_create: AutoCreate = None,
+    certificate_login: CertificateLogin = None,
     protocol: Protocol = "enos",
     as_json: Json = False,
 ) -> None:
@@ -99,8 +104,9 @@ def set_(
         from provisioning.model.refusal import Reason, Refusal
 
         spec = desk.product(
-            key=product, secret=secret, name=name, dynamic_activation=dynamic_activation, auto_create=auto_create
-        )
+            key=product, secret=secret, name=name, dynamic_activation=dynamic_activation, auto_create=auto_create,
+            certificate_login=certificate_login,
+        )  # fmt: skip
         async with desk.database.begin() as tx:
             outcome, put = await load.put_product(tx, spec)
             if outcome is load.Outcome.CREATED:

@@ -5,15 +5,15 @@ import contextlib
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
 
 import typer
 
 from provisioning.cli import output
+from provisioning.cli.files import STANDARD, target, write_to
 from provisioning.cli.options import Json
 from provisioning.cli.run import FAILED, Desk, Failure, on_registry
 
@@ -23,11 +23,10 @@ if TYPE_CHECKING:
     from provisioning.core.importing import Result, Summary
     from provisioning.model.registry import Device, Group, Product
     from provisioning.protocols import VendorProtocol
-    from provisioning.store.database import Database, Tx
+    from provisioning.store.database import Tx
 
 PAGE: Final = 1_000
 DRAW_EVERY: Final = 200
-STANDARD: Final = "-"
 
 
 # --- import ----------------------------------------------------------------------------------------------------------
@@ -202,15 +201,10 @@ def export_file(
 
         vendors = (desk.vendor,) if protocol else protocols(desk.settings)
         count = 0
-        with _target(file) as target, output.progress("export") as bar:
+        with target(file) as out, output.progress("export") as bar:
             task = bar.add_task("export", total=None, done="")
             async for lines in _pages(desk, vendors):
-                try:
-                    target.write("".join(lines))
-                except BrokenPipeError:
-                    raise
-                except OSError as error:
-                    raise Failure(f"cannot write {file}: {error.strerror}") from error
+                write_to(out, file, "".join(lines))
                 count += len(lines)
                 bar.update(task, done=f"{count:,} rows")
         return count
@@ -222,7 +216,7 @@ def export_file(
 
 async def _pages(desk: Desk, vendors: "Sequence[VendorProtocol]") -> AsyncIterator[list[str]]:
     """The rows of the registry as it stands at this moment, a page at a time."""
-    async with _snapshot(desk.database) as tx:
+    async with desk.database.snapshot() as tx:
         for vendor in vendors:
             async for page in _things(tx, vendor.name):
                 yield [output.to_json(vendor.write_row(thing)) + "\n" for thing in page]
@@ -248,60 +242,3 @@ async def _things(tx: "Tx", protocol: str) -> "AsyncIterator[list[Product] | lis
         # Product and key of a device that is registered only are reserved: its row would allocate it.
         yield [replace(d, product="", key="") if d.state is State.REGISTERED else d for d in of_devices]
         last_id = of_devices[-1].id
-
-
-@contextlib.asynccontextmanager
-async def _snapshot(database: "Database") -> "AsyncIterator[Tx]":
-    """One state of the registry for all statements: no device whose group was not there when the groups were read."""
-    from provisioning.store.database import Tx, refusal_of
-
-    try:
-        async with (
-            database.pool.acquire() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            yield Tx(connection, database.sealer)
-    except Exception as error:
-        if refusal := refusal_of(error):
-            raise refusal from error
-        raise
-
-
-@contextlib.contextmanager
-def _target(name: str) -> Iterator[IO[str]]:
-    """A file for its owner alone that takes its name when it is complete; a device or pipe is written as it is."""
-    if name == STANDARD:
-        yield sys.stdout
-        return
-    path = Path(name).resolve()
-    if path.exists() and not path.is_file():
-        with _writing(name), path.open("w", encoding="utf-8") as file:
-            yield file
-        return
-    with _writing(name):
-        # Mode 0600 from its first byte on.
-        temporary: Any = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed below
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        )
-    try:
-        with temporary:
-            yield temporary
-            with _writing(name):
-                temporary.flush()
-                os.fsync(temporary.fileno())
-        with _writing(name):
-            Path(temporary.name).replace(path)
-    except BaseException:
-        Path(temporary.name).unlink(missing_ok=True)
-        raise
-
-
-@contextlib.contextmanager
-def _writing(name: str) -> Iterator[None]:
-    """Raises: Failure, for what the file system says."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise Failure(f"cannot write {name}: {error.strerror}") from error

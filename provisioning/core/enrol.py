@@ -98,7 +98,7 @@ async def admit_serial(tx: Tx, group: Group, serial: str, description: Descripti
             name_i18n=description.name_i18n, timezone=description.timezone,
         )  # fmt: skip
         if group.auto_activation and group.product_id:
-            new = outfit(new, group.product)
+            new = replace(outfit(new, group.product), certificate_login=group.certificate_login)
         if added := await devices.register(tx, group, new):
             tx.emit(DeviceRegistered(device_id=added.id, identity=added.identity, serial=serial))
             return added
@@ -109,6 +109,7 @@ async def admit_serial(tx: Tx, group: Group, serial: str, description: Descripti
         device = await devices.lock(tx, device)
         if device.state is State.REGISTERED:
             device = await allocate(tx, device, group.product, group.product_id)
+            device = replace(device, certificate_login=group.certificate_login)
     return device
 
 

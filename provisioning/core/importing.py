@@ -79,12 +79,21 @@ def words(refusal: Refusal) -> str:
     return str(refusal)
 
 
+def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise Refusal(Reason.MALFORMED, field="the line", rule="names a field twice")
+    return fields
+
+
 def read_line(line: str | bytes, readers: Mapping[str, ReadRow]) -> Spec:
     """Raises: Refusal MALFORMED, with details `field` and `rule`."""
     if len(line) > LONGEST_LINE:
         raise Refusal(Reason.MALFORMED, field="the line", rule=f"is longer than {LONGEST_LINE} bytes")
     try:
-        row = json.loads(line.decode("utf-8-sig") if isinstance(line, bytes) else line)
+        row = json.loads(
+            line.decode("utf-8-sig") if isinstance(line, bytes) else line, object_pairs_hook=_without_repetition
+        )
     except UnicodeDecodeError:
         raise Refusal(Reason.MALFORMED, field="the line", rule="is not UTF-8") from None
     except (ValueError, RecursionError):

@@ -1,14 +1,15 @@
 """May this claim log in? A pure judgement: whoever calls it does the look-up before and the write after."""
 
-import hmac
 import secrets
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Final, Protocol
 
-from provisioning.model.credential import Credential
+from provisioning.model.credential import Credential, ProductCredential
 from provisioning.model.identity import Identity
 from provisioning.model.refusal import Reason, Refusal
+from provisioning.store.holdings import Holding
 
 NOBODY: Final = secrets.token_urlsafe(24)
 """Stands for the secret of what does not exist: the proof is computed all the same, so that time tells nothing."""
@@ -70,19 +71,19 @@ def judge(claim: LoginClaim, credential: Credential) -> Judgement:
         known = product is not None
         proven = claim.proven_by(product.secret if product else NOBODY)
     if not (known and proven):
-        raise Refusal(Reason.NOT_PROVEN)
+        raise Refusal(Reason.NOT_PROVEN, known=known)  # for the log alone: no answer may tell it
     if claim.means is Means.DEVICE:
         assert device is not None
         if device.disabled:
             raise Refusal(Reason.DISABLED)
         return GRANTED[Write.NOTHING if device.activated else Write.ACTIVATION]
     assert product is not None
+    if device is None and not product.auto_create:
+        raise Refusal(Reason.NOT_PROVEN, known=False)
     if not product.dynamic_activation:
         raise Refusal(Reason.ACTIVATION_OFF)
     if device is None:
-        if product.auto_create:
-            return GRANTED[Write.CREATE]
-        raise Refusal(Reason.NOT_PROVEN)
+        return GRANTED[Write.CREATE]
     if device.disabled:
         raise Refusal(Reason.DISABLED)
     if device.activated:
@@ -90,6 +91,24 @@ def judge(claim: LoginClaim, credential: Credential) -> Judgement:
     return GRANTED[Write.ISSUE]
 
 
-def equal(given: str, expected: str) -> bool:
-    """Constant-time comparison of what a stranger sent with what is right; any text may be given."""
-    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode())
+def judge_certificate(
+    product: ProductCredential, device_id: int | None, holding: Holding | None, now: datetime
+) -> None:
+    """After the proof: does the certificate that a peer has shown let it in? None: it has shown none of the inventory.
+
+    Raises:
+        Refusal: CERTIFICATE_REQUIRED, with detail `certificate`: what is wrong with it.
+    """
+    wrong = ""
+    if not product.certificate_login:
+        wrong = "its product does not log in with certificates"
+    elif holding is None:
+        wrong = "missing, or not in the inventory"
+    elif not holding.good:
+        wrong = "revoked, on hold, or of an authority that is no longer trusted"
+    elif not holding.not_before <= now < holding.not_after:
+        wrong = "expired or not yet valid"
+    elif device_id is None or holding.device_id != device_id:
+        wrong = "of another device"
+    if wrong:
+        raise Refusal(Reason.CERTIFICATE_REQUIRED, certificate=wrong)

@@ -1,40 +1,78 @@
-"""Who is connected, told to the database now and then: a row per device and moment would cost more than a login."""
+"""Who is connected, told to the database now and then: a row per device and moment would cost more than a login.
+
+By the same rows a session ends here when its device has logged in at another process since: this one hears of it
+(`taken`), or learns it when it writes a login that was older (`flush`), or looks it up after it has been deaf (`hold`).
+"""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
 from uuid import uuid4
 
 from provisioning import log
+from provisioning.model.identity import Identity
 from provisioning.model.refusal import Refusal
 from provisioning.store import presence
 from provisioning.store.database import Database
+from provisioning.store.presence import Lost, Stay
 
 FLUSH_EVERY: Final = 0.5
 BEAT_EVERY: Final = 5.0
 MOST_AT_ONCE: Final = 5_000
 
+TakenOver = Callable[[Identity, int], object]
+
 
 class Presence:
-    """Collects who came and went; `run` writes it. What the database misses is told later."""
+    """Collects who came and went; `run` writes it. What the database misses is told later.
 
-    def __init__(self, database: Database) -> None:
+    `on_taken_over` is told the identity and device id of a session here that has a newer one elsewhere.
+    `clock`: ns, running forward; compared with itself alone.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        on_taken_over: TakenOver = lambda _identity, _device_id: None,
+        *,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
         self._database = database
+        self._on_taken_over = on_taken_over
+        self._clock = clock
         self.node = uuid4()
-        self._changes: dict[int, tuple[bool, datetime]] = {}
+        self._last = 0
+        self._live: dict[int, int] = {}
+        """Device id -> login of the session that it has here."""
+        self._changes: dict[int, Stay] = {}
+        self._unsure = False
 
     @property
     def depth(self) -> int:
         return len(self._changes)
 
     def came(self, device_id: int) -> None:
-        self._changes[device_id] = (True, datetime.now(UTC))
+        self._last = login = max(self._clock(), self._last + 1)
+        self._live[device_id] = login
+        self._changes[device_id] = Stay(login, online=True, seen=login)
 
     def went(self, device_id: int) -> None:
-        self._changes[device_id] = (False, datetime.now(UTC))
+        login = self._live.pop(device_id, None)
+        if login is not None:
+            self._changes[device_id] = Stay(login, online=False, seen=max(self._clock(), login))
+
+    def taken(self, lost: Lost) -> None:
+        """A session that this process once wrote has a newer one elsewhere; one that came here since stays."""
+        login = self._live.get(lost.device_id)
+        if login is not None and login <= lost.login:
+            self._on_taken_over(lost.identity, lost.device_id)
+
+    def hold(self) -> None:
+        """Reports of other processes, or the table, may have been lost: have all sessions looked up soon."""
+        self._unsure = True
 
     async def flush(self) -> None:
         """Write what has been collected.
@@ -45,10 +83,37 @@ class Presence:
         while self._changes:
             part = dict(islice(self._changes.items(), MOST_AT_ONCE))
             async with self._database.begin() as tx:
-                await presence.note(tx, self.node, part)
+                lost = await presence.note(tx, self.node, part, self._clock())
             for device_id, change in part.items():
                 if self._changes.get(device_id) is change:
                     del self._changes[device_id]
+            self._give_up(lost)
+        if self._unsure:
+            self._unsure = False
+            try:
+                await self._hold()
+            except BaseException:
+                self._unsure = True
+                raise
+
+    async def _hold(self) -> None:
+        live = iter(list(self._live.items()))
+        while taken := list(islice(live, MOST_AT_ONCE)):
+            # What has changed since is not written yet, and will be settled by `note`.
+            part = {
+                device_id: login
+                for device_id, login in taken
+                if self._live.get(device_id) == login and device_id not in self._changes
+            }
+            if not part:
+                continue
+            async with self._database.begin() as tx:
+                lost = await presence.hold(tx, self.node, part, self._clock())
+            self._give_up(lost)
+
+    def _give_up(self, lost: Iterable[Lost]) -> None:
+        for each in lost:
+            self.taken(each)
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -70,9 +135,11 @@ class Presence:
 
 
 @asynccontextmanager
-async def present(database: Database) -> AsyncIterator[Presence]:
+async def present(
+    database: Database, on_taken_over: TakenOver = lambda _identity, _device_id: None
+) -> AsyncIterator[Presence]:
     """A `Presence` that writes as long as the block runs, and says goodbye at its end."""
-    who = Presence(database)
+    who = Presence(database, on_taken_over)
     async with database.begin() as tx:
         await presence.beat(tx, who.node)
     task = asyncio.create_task(who.run(), name="presence")

@@ -100,6 +100,8 @@ class Admission:
     conduct: Conduct
     max_payload: int
     """Bytes of payload that the protocol takes in one PUBLISH."""
+    certificate: tuple[int, str] | None = None
+    """Authority id and serial number of the certificate that the session stands on."""
     push: Push | None = None
     once: bool = False
     """The push may not be asked for again once it is acknowledged."""

@@ -9,6 +9,9 @@ class Peer:
 
     address: str
     port: int
+    tls: bool = False
+    certificate: bytes = field(default=b"", repr=False)
+    """What the peer has shown on this very connection, in DER; it chains to an authority that is trusted here."""
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"

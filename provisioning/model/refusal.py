@@ -32,6 +32,8 @@ class Reason(StrEnum):
     CERTIFICATE_REQUIRED = "certificate_required"
     BLOCKED = "blocked"
     """Too many refusals in too short a time."""
+    KICKED = "kicked"
+    """An administrator has ended the session; the device may come again."""
     ILLEGAL_TRANSITION = "illegal_transition"
     """The device's life cycle has no such step from where it stands; details `state` and `step`."""
     IN_USE = "in_use"

@@ -42,6 +42,8 @@ class Group:
     """An unknown serial number registers itself."""
     auto_activation: bool = False
     """A registered device is allocated without an administrator."""
+    certificate_login: bool = False
+    """Of its product."""
     freshness: int = 900
     """How old or how early a signature may be, in seconds; 0: not checked (devices without a clock)."""
     id: int = 0
@@ -67,6 +69,8 @@ class Device:
     name_i18n: dict[str, str] = field(default_factory=dict)
     timezone: str = ""
     disabled: bool = False
+    certificate_login: bool = False
+    """Of its product."""
     activations: int = 0
     """Activation sessions since the last reset."""
     id: int = 0

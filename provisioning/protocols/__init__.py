@@ -5,6 +5,8 @@
     mqtt.py   CONNECT -> claim; what the vendor's cloud answers to messages
     rows.py   the registry as NDJSON rows
 
+Beside them `x509`, which is nobody's: CRLs, OCSP, EST.
+
 A fifth vendor is one folder and one word in `protocols()`.
 """
 
@@ -16,6 +18,7 @@ from aiohttp import web
 from provisioning.core.login import LoginClaim
 from provisioning.model.admission import Admission, Rejection
 from provisioning.model.credential import Credential
+from provisioning.model.identity import Identity
 from provisioning.model.mqtt import Connect
 from provisioning.model.refusal import Reason
 from provisioning.model.registry import Device, Group, Product
@@ -40,6 +43,10 @@ class VendorProtocol(Protocol):
 
     def write_row(self, thing: Product | Group | Device) -> dict[str, object]:
         """The row that brings `thing` about again."""
+        ...
+
+    def read_user(self, name: str) -> Identity | None:
+        """Whom a user name in this vendor's form names; None: not mine, ask the next protocol."""
         ...
 
     def read_connect(self, connect: Connect) -> LoginClaim | None:

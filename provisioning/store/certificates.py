@@ -61,6 +61,12 @@ CRL_ENTRIES: Final = """
     SELECT serial, revoked_at, reason FROM certificate
     WHERE authority_id = $1 AND status <> 'valid' AND not_after >= $2 ORDER BY revoked_at, id
 """
+# Whatever stands on a CRL, in one number: any change of it is another number.
+CRL_MARKER: Final = """
+    SELECT count(*) || ' ' || coalesce(sum(hashtextextended(
+        concat_ws(' ', serial, status, reason, extract(epoch FROM revoked_at)), 0)), 0)
+    FROM certificate WHERE authority_id = $1 AND status <> 'valid'
+"""
 # A successor counts when it, or one that took its own place, was seen later than the certificate itself: a device that
 # has gone back to its old certificate still needs it.
 REPLACED: Final = """
@@ -236,6 +242,12 @@ async def take_expiring(tx: Tx, now: datetime, thresholds: Sequence[int], limit:
     """Those that have reached one more of `thresholds` (days before expiry), marked as told; at most `limit`."""
     ids = [row["id"] for row in await tx.db.fetch(EXPIRING, now, list(thresholds), limit)]
     return [_certificate(row) for row in await tx.db.fetch(BY_IDS, ids)]
+
+
+async def crl_marker(tx: Tx, authority_id: int) -> str:
+    """Changes when one of the authority's certificates is revoked, held or released."""
+    marker: str = await tx.db.fetchval(CRL_MARKER, authority_id)
+    return marker
 
 
 async def crl_entries(tx: Tx, authority_id: int, since: datetime) -> list[CrlEntry]:

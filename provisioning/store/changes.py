@@ -1,7 +1,8 @@
 """LISTEN: what other processes, and people at a psql prompt, changed.
 
-Triggers tell every change that a login is judged by (see migration 0001). The connection that listens is checked every
-few seconds; while it is lost, whoever relies on the reports is told so, and told again when they are back.
+Triggers tell every change that a login is judged by, and sessions that moved to another process (see the migrations).
+The connection that listens is checked every few seconds; while it is lost, whoever relies on the reports is told so,
+and told again when they are back.
 """
 
 import asyncio
@@ -29,6 +30,10 @@ class What(StrEnum):
     KICKED = "kicked"
     PRODUCT = "product"
     ADDED = "added"
+    CERTIFICATE = "certificate"
+    AUTHORITY = "authority"
+    TAKEN_OVER = "taken_over"
+    TRUNCATED = "truncated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,19 @@ class Change:
     protocol: str = ""
     product: str = ""
     device: str = ""
+    authority: str = ""
+    """Row id, in digits."""
+    serial: str = ""
+    status: str = ""
+    node: str = ""
+    """The process whose session has a newer one elsewhere."""
+    id: int = 0
+    """Of the device."""
+    login: int = 0
+    """Which session is meant, as its process named it."""
+
+
+TEXTS: Final = ("protocol", "product", "device", "authority", "serial", "status", "node")
 
 
 def read_change(payload: str) -> Change | None:
@@ -44,8 +62,11 @@ def read_change(payload: str) -> Change | None:
     try:
         fields = json.loads(payload)
         what = What(fields["change"])
-        return Change(what, *(str(fields.get(name, "")) for name in ("protocol", "product", "device")))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        if what is What.CERTIFICATE:
+            int(fields["authority"])
+        texts = {name: str(fields.get(name, "")) for name in TEXTS}
+        return Change(what, **texts, id=int(fields.get("id", 0)), login=int(fields.get("login", 0)))
+    except (ValueError, OverflowError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -82,15 +103,21 @@ class Listener:
     async def run(self) -> None:
         """Listen until cancelled, across losses of the connection."""
         wait = 0.1
+        lost = False
         while True:
             try:
                 connection = await asyncpg.connect(self._url, timeout=LONGEST_WAIT, command_timeout=LONGEST_WAIT)
             except Exception as error:  # noqa: BLE001 - whatever it is: without changes no session is ended
-                log.get().warning("database.listen", outcome="failed", error=_words(error), retry_s=wait)
+                log.get().warning(
+                    "database.listen", outcome="failed", reason="unavailable", error=_words(error), retry_s=wait
+                )
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, LONGEST_WAIT)
+                lost = True
                 continue
-            wait = 0.1
+            if lost:
+                log.get().info("database.listen", outcome="accepted")
+            wait, lost = 0.1, True
             try:
                 await self._hold(connection)
             except Exception as error:  # noqa: BLE001 - as above

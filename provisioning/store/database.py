@@ -156,6 +156,24 @@ class Database:
                 raise refusal from error
             raise
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Tx]:
+        """One state of the database for all statements, which change nothing: what one refers to, another finds.
+
+        Raises:
+            Refusal: UNAVAILABLE when the database is away.
+        """
+        try:
+            async with (
+                self._connection() as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                yield Tx(connection, self.sealer)
+        except Exception as error:
+            if refusal := refusal_of(error):
+                raise refusal from error
+            raise
+
     async def answers(self) -> bool:
         """Is the database there? For readiness checks."""
         try:

@@ -20,7 +20,8 @@ NODE_ALIVE: Final = "20 seconds"
 SELECT: Final = f"""
     SELECT d.id, d.protocol, d.state, coalesce(p.key, '') AS product, coalesce(d.key, '') AS key, d.secret,
            coalesce(g.key, '') AS "group", coalesce(i.value, '') AS serial, d.asset, d.name, d.name_i18n, d.timezone,
-           d.disabled, d.activations, d.created_at, d.activated_at,
+           d.disabled,
+           coalesce(p.certificate_login, false) AS certificate_login, d.activations, d.created_at, d.activated_at,
            coalesce(s.online AND n.seen > now() - interval '{NODE_ALIVE}', false) AS online, s.seen AS last_seen
     FROM device d
     LEFT JOIN product p ON p.id = d.product_id
@@ -39,6 +40,7 @@ BY_SERIAL_ANYWHERE: Final = f"""
              AND d.id IN (SELECT device_id FROM identifier WHERE kind = '{SERIAL}' AND value = $2)
     ORDER BY d.id LIMIT $3
 """
+BY_ASSET: Final = f"{SELECT} WHERE d.protocol = $1 AND d.asset = $2 ORDER BY d.id LIMIT 2"
 LIST: Final = f"""
     {SELECT} WHERE ($1::text IS NULL OR d.protocol = $1) AND ($2::text IS NULL OR p.key = $2)
              AND ($3::text IS NULL OR g.key = $3) AND ($4::text IS NULL OR d.state = $4)
@@ -149,6 +151,11 @@ async def by_serial(tx: Tx, group: Group, serial: str) -> Device | None:
 async def by_serial_anywhere(tx: Tx, protocol: str, serial: str, limit: int) -> list[Device]:
     """Devices with this serial number, in whichever group; at most `limit`."""
     return [_device(tx, row) for row in await tx.db.fetch(BY_SERIAL_ANYWHERE, protocol, serial, limit)]
+
+
+async def by_asset(tx: Tx, protocol: str, asset: str) -> list[Device]:
+    """Devices with this asset id; more than one when an administrator gave it twice: at most two of them."""
+    return [_device(tx, row) for row in await tx.db.fetch(BY_ASSET, protocol, asset)]
 
 
 async def page(tx: Tx, which: Filter, after: int, limit: int) -> list[Device]:

@@ -11,7 +11,7 @@ from provisioning.store.database import Tx
 
 SELECT: Final = """
     SELECT g.id, g.protocol, g.key, g.password, g.product_id, coalesce(p.key, '') AS product, g.name, g.auto_register,
-           g.auto_activation, g.freshness, g.created_at
+           g.auto_activation, coalesce(p.certificate_login, false) AS certificate_login, g.freshness, g.created_at
     FROM enrolment_group g LEFT JOIN product p ON p.id = g.product_id
 """
 FIND: Final = f"{SELECT} WHERE g.protocol = $1 AND g.key = ANY($2)"

@@ -52,6 +52,20 @@ def migrations() -> list[Migration]:
     )
 
 
+async def is_sealed(url: str) -> bool:
+    """Are there secrets in the database already?
+
+    Raises:
+        OSError, asyncpg.PostgresError: it cannot be reached.
+    """
+    connection = await asyncpg.connect(url)
+    try:
+        has_table = await connection.fetchval("SELECT to_regclass('meta') IS NOT NULL")
+        return bool(has_table and await connection.fetchval(READ_PROBE))
+    finally:
+        await connection.close()
+
+
 async def migrate(url: str, sealer: Sealer) -> list[Migration]:
     """Bring the database at `url` up to this release, and see that `sealer` has its master key.
 

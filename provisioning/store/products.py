@@ -10,7 +10,10 @@ import asyncpg
 from provisioning.model.registry import Product
 from provisioning.store.database import Tx
 
-COLUMNS: Final = "p.id, p.protocol, p.key, p.secret, p.name, p.dynamic_activation, p.auto_create, p.certificate_login, p.demo, p.created_at"
+COLUMNS: Final = """
+    p.id, p.protocol, p.key, p.secret, p.name, p.dynamic_activation, p.auto_create, p.certificate_login, p.demo,
+    p.created_at
+"""
 FIND: Final = f"SELECT {COLUMNS} FROM product p WHERE p.protocol = $1 AND p.key = ANY($2)"
 LIST: Final = f"""
     SELECT {COLUMNS}, (SELECT count(*) FROM device d WHERE d.product_id = p.id) AS devices
@@ -22,7 +25,9 @@ INSERT: Final = """
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id, created_at
 """
 UPDATE: Final = """
-    UPDATE product SET secret = $2, name = $3, dynamic_activation = $4, auto_create = $5, certificate_login = $6, demo = $7 WHERE id = $1
+    UPDATE product SET secret = $2, name = $3, dynamic_activation = $4, auto_create = $5, certificate_login = $6,
+           demo = $7
+    WHERE id = $1
 """
 DELETE: Final = "DELETE FROM product WHERE id = $1"
 DEMO: Final = "SELECT key FROM product WHERE demo ORDER BY key"

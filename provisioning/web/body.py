@@ -31,11 +31,16 @@ async def read_json(request: web.Request, limit: int) -> object:
     """
     if not is_json(request.headers.get(hdrs.CONTENT_TYPE, "")):
         raise Refusal(Reason.UNSUPPORTED_MEDIA_TYPE, field=hdrs.CONTENT_TYPE)
-    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() != "identity":
+    return parse_json(await read_bytes(request, limit))
+
+
+async def read_bytes(request: web.Request, limit: int) -> bytes:
+    """The body of `request` as it is, whatever its media type; otherwise as `read_json`."""
+    if any(each.strip().lower() != "identity" for each in request.headers.getall(hdrs.CONTENT_ENCODING, ())):
         raise Refusal(Reason.UNSUPPORTED_MEDIA_TYPE, field=hdrs.CONTENT_ENCODING)
     if (request.content_length or 0) > limit:
         raise Refusal(Reason.TOO_LARGE, field="body", limit=limit)
-    return parse_json(await _read(request, limit))
+    return await _read(request, limit)
 
 
 async def _read(request: web.Request, limit: int) -> bytes:

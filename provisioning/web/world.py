@@ -1,7 +1,8 @@
 """What every HTTP operation may need, held by the application under one key."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 
@@ -17,21 +18,47 @@ class Endpoints:
     mqtt_scheme: str = "tcp"
     mqtt_host: str = ""
     mqtt_port: int = 0
+    mqtts_host: str = ""
+    mqtts_port: int = 0
     http_url: str = ""
+    http_host: str = ""
     http_port: int = 0
 
-    def murl(self, asked_host: str) -> str:
-        """`scheme://host:port`, with nothing behind it."""
+    def murl(self, asked_host: str, *, tls: bool = False) -> str:
+        """`scheme://host:port`, with nothing behind it; `tls`: for a device that must log in with a certificate."""
+        if tls:
+            return f"ssl://{self.mqtts_host or asked_host}:{self.mqtts_port}"
         return f"{self.mqtt_scheme}://{self.mqtt_host or asked_host}:{self.mqtt_port}"
 
     def hurl(self, asked_host: str) -> str:
-        return self.http_url or f"http://{asked_host}:{self.http_port}"
+        return self.http_url or f"http://{self.http_host or asked_host}:{self.http_port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PkiPolicy:
+    """How certificates are issued and published."""
+
+    url: str | Callable[[], str] = ""
+    """Where devices reach this service over HTTP: `scheme://host[:port]`, or what tells it once the port is known.
+    Empty: certificates name no CRL and no OCSP responder.
+    """
+    leaf_days: int = 730
+    """Days that a certificate is valid when nobody states them."""
+    max_leaf_days: int = 3_650
+    crl_days: int = 7
+    access_token: str | None = field(default=None, repr=False)
+    """What applications show for a vendor's certificate service; None: it serves this machine only."""
+
+    @property
+    def base(self) -> str:
+        return self.url if isinstance(self.url, str) else self.url()
 
 
 @dataclass(slots=True)
 class World:
     database: Database
     endpoints: Endpoints
+    pki: PkiPolicy = field(default_factory=PkiPolicy)
 
 
 HOST: Final = re.compile(

@@ -380,3 +380,11 @@ async def test_strict_activation_is_consumed_by_the_acknowledgement(serve: Serve
             return (await client.login(connect(wanted))).code == 5
 
     await until(refused, "the activation to be spent")
+
+
+async def test_subscribing_over_and_over_brings_it_a_few_times_only(door: Door) -> None:
+    async with door.device(mode="3") as client:
+        client.send(b"".join(packets.write_subscribe(n, [(PUSH, 1)], 4) for n in range(1, 201)))
+        came = await client.ping()
+        assert len([packet for packet in came if isinstance(packet, Publish)]) == 3
+        assert len(came) == 203, "each SUBSCRIBE is answered"

@@ -109,7 +109,7 @@ async def test_a_payload_above_the_protocols_limit(door: Door, level: int) -> No
     async with door.device(level=level) as client:
         await client.subscribe((SYS + "#", 1))
         client.publish(SYS + "x", b'{"id":"9"' + bytes(524_288), qos=1, packet_id=3)
-        assert await client.read() == Puback(3, 0x95 if level == 5 else 0)
+        assert await client.read() == Puback(3, 0x97 if level == 5 else 0)
         refusal = (await client.read_publish()).message
         assert refusal.topic == SYS + "x_reply"
         assert b'"code":1008' in refusal.payload
@@ -617,3 +617,15 @@ async def test_the_window_never_uses_up_the_packet_ids() -> None:
     assert client.queued == 66_000
     client.gone(clean=True)
     assert not broker._sessions
+
+
+async def test_wildcards_are_capped_apart(opened: OpenDoor) -> None:
+    """Each costs every match something."""
+    door = await opened(broker={"max_wildcards": 3})
+    async with door.device() as client:
+        names = [f"{SYS}{number}/+" for number in range(4)]
+        assert await client.subscribe(*((name, 0) for name in names)) == (0, 0, 0, 0x80)
+        assert await client.subscribe((f"{SYS}plain", 0), (names[0], 1)) == (0, 1), "others, and known ones, are fine"
+        client.send(packets.write_unsubscribe(3, [names[0]], 4))
+        assert isinstance(await client.read(), packets.Unsuback)
+        assert await client.subscribe((names[3], 0)) == (0,)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from broker import packets
-from broker.connection import TURN, WRITE_BUFFER
+from broker.connection import WRITE_BUFFER
 from broker.packets import Connack, Disconnect, Pingresp, Puback, Suback
 from provisioning.model.mqtt import Connect, Message
 from provisioning.model.refusal import Reason
@@ -138,7 +138,6 @@ async def test_a_flood_lets_the_others_have_their_turn(door: Door) -> None:
         flooder.send(packets.write_publish(Message("/sys/pk1/dk1/x", b""), level=4) * 5_000)
         await until(lambda: connection._resting, "the flooder to be interrupted")
         received = door.listener.totals.received
-        assert received % TURN == 0
         assert 0 < received < 5_000
         assert await other.ping() == []
         await flooder.ping()

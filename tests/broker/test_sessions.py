@@ -8,6 +8,7 @@ ONE, TWO = Identity("enos", "pk1", "dk1"), Identity("enos", "pk1", "dk2")
 class Holder:
     device_id = 1
     epoch = 1
+    certificate: tuple[int, str] | None = None
 
     def __init__(self) -> None:
         self.told: list[object] = []
@@ -66,6 +67,17 @@ def test_kick() -> None:
     assert not sessions.kick(Identity("enos", "pk1", "dk3"), Reason.DISABLED)
 
 
+def test_a_session_that_is_elsewhere_now_is_given_up() -> None:
+    sessions, one = Sessions(), Holder()
+    sessions.enter(ONE, one)
+    assert not sessions.give_up(TWO, one.device_id)
+    assert not sessions.give_up(ONE, one.device_id + 1), "that is another device, which had the name before"
+    assert one.told == []
+    assert sessions.give_up(ONE, one.device_id)
+    assert one.told == ["taken over"]
+    assert sessions.find(ONE) is one, "it leaves when its connection has ended"
+
+
 def test_iteration_bears_changes() -> None:
     sessions = Sessions()
     for number in range(10):
@@ -73,3 +85,15 @@ def test_iteration_bears_changes() -> None:
     for identity, holder in sessions:
         sessions.leave(identity, holder)
     assert len(sessions) == 0
+
+
+def test_a_certificate_leads_to_its_session() -> None:
+    sessions, older, newer = Sessions(), Holder(), Holder()
+    older.certificate = newer.certificate = (1, "ab")
+    sessions.enter(ONE, older)
+    sessions.enter(ONE, newer)
+    assert not sessions.leave(ONE, older)
+    assert sessions.kick_certificate((1, "ab"), Reason.CERTIFICATE_REQUIRED)
+    assert newer.told == [Reason.CERTIFICATE_REQUIRED]
+    assert sessions.leave(ONE, newer)
+    assert not sessions.kick_certificate((1, "ab"), Reason.CERTIFICATE_REQUIRED)

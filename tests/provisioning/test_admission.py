@@ -20,6 +20,7 @@ from provisioning.settings import Enos as EnosSettings
 from provisioning.store import devices, events, products
 from provisioning.store.credentials import Credentials
 from provisioning.store.database import Database
+from provisioning.store.holdings import Holdings
 from tests.devices import connect, login
 from tests.provisioning.store.registry import execute
 
@@ -59,7 +60,10 @@ class House:
         self.protocol = Enos(EnosSettings(**limits))
         self.metrics = Metrics()
         blocker = Blocker(refusals=4, window=120, duration=300, clock=clock)
-        self.admissions = Admissions((self.protocol,), self.credentials, self.writes, blocker, self.metrics)
+        holdings = Holdings(database, size=100)
+        self.admissions = Admissions(
+            (self.protocol,), self.credentials, holdings, self.writes, blocker=blocker, metrics=self.metrics
+        )
         self.credentials.serve()
 
     def decide(self, wanted: Connect, peer: Peer = HERE) -> Verdict | asyncio.Task[Verdict]:

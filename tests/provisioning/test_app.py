@@ -16,10 +16,10 @@ import pytest
 
 from broker import packets
 from broker.sessions import Sessions
-from provisioning import app
+from provisioning import app, follow
 from provisioning.app import Running, admissions, gatehouse
 from provisioning.core import registry
-from provisioning.follow import following
+from provisioning.follow import Follower, following
 from provisioning.model.admission import Admission
 from provisioning.model.identity import Identity
 from provisioning.model.mqtt import Peer
@@ -32,7 +32,9 @@ from provisioning.store.changes import Change, What
 from provisioning.store.changes import Listener as ChangeListener
 from provisioning.store.credentials import Credentials
 from provisioning.store.database import Database, Tx, open_database
+from provisioning.store.holdings import Holdings
 from provisioning.store.sealing import Sealer
+from provisioning.web.world import Endpoints
 from tests.conftest import MASTER_KEY, Serve, Spawn, load_rows, service_environment, settings_for, until
 from tests.devices import DEVICE, GROUP, PRODUCT, Raw, bootstrap_body, connect, login, raw
 from tests.provisioning.store.registry import execute, locked_out
@@ -337,14 +339,16 @@ async def test_admissions_alone(database_url: str, database: Database, monkeypat
 
 def test_endpoints_are_those_configured_or_those_listened_on() -> None:
     for overrides, murl, hurl in (
-        ({}, "tcp://127.0.0.1:1", "http://asked:0"),
-        ({"mqtt": {"host": "0.0.0.0"}}, "tcp://asked:1", "http://asked:0"),
-        ({"mqtt": {"host": "::1"}}, "tcp://[::1]:1", "http://asked:0"),
-        ({"endpoints": {"murl": "ssl://m.example.org:8883"}}, "ssl://m.example.org:8883", "http://asked:0"),
-        ({"endpoints": {"murl": "tcp://[2001:db8::1]:1883"}}, "tcp://[2001:db8::1]:1883", "http://asked:0"),
+        ({}, "tcp://127.0.0.1:1", "http://127.0.0.1:0"),
+        ({"mqtt": {"host": "0.0.0.0"}}, "tcp://asked:1", "http://127.0.0.1:0"),
+        ({"http": {"host": "::"}}, "tcp://127.0.0.1:1", "http://asked:0"),
+        ({"mqtt": {"host": "::1"}}, "tcp://[::1]:1", "http://127.0.0.1:0"),
+        ({"endpoints": {"murl": "ssl://m.example.org:8883"}}, "ssl://m.example.org:8883", "http://127.0.0.1:0"),
+        ({"endpoints": {"murl": "tcp://[2001:db8::1]:1883"}}, "tcp://[2001:db8::1]:1883", "http://127.0.0.1:0"),
         ({"endpoints": {"hurl": "https://h.example.org/x"}}, "tcp://127.0.0.1:1", "https://h.example.org/x"),
     ):
-        endpoints = app._endpoints(settings_for("unused", **overrides), 1)
+        endpoints = Endpoints()
+        app._tell_endpoints(endpoints, settings_for("unused", **overrides), 1)
         assert (endpoints.murl("asked"), endpoints.hurl("asked")) == (murl, hurl)
 
 
@@ -545,10 +549,10 @@ async def test_a_login_that_was_decided_just_before_the_change_is_ended_too(
             told.append(calls["on_change"])
             super().__init__(url, **calls)
 
-    monkeypatch.setattr(app, "ChangeListener", Told)
+    monkeypatch.setattr(follow, "Listener", Told)
     cache = Credentials(database, size=10, negative_ttl=1, clock=time.monotonic)
     sessions, holder, identity = Sessions(), Holder(), Identity("enos", "pk1", "dk1")
-    async with following(database, cache, sessions, None):
+    async with following(database, Follower(database, cache, Holdings(database, size=10), sessions)):
         asyncio.get_running_loop().call_soon(sessions.enter, identity, holder)
         told[0](Change(What.DISABLED, "enos", "pk1", "dk1"))
         await until(lambda: holder.reason, "the end")

@@ -13,9 +13,13 @@ def main() -> int:
         parser.add_argument(option, required=True)
     parser.add_argument("-p", type=int, required=True)
     parser.add_argument("-q", type=int, default=0)
+    for option in ("--cafile", "--cert", "--key"):
+        parser.add_argument(option)
     a = parser.parse_args()
     client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=a.i)
     client.username_pw_set(a.u, a.P)
+    if a.cafile:
+        client.tls_set(a.cafile, a.cert, a.key)
     refused: list[str] = []
 
     def on_connect(client: mqtt.Client, _data: object, _flags: object, code: object, _properties: object) -> None:

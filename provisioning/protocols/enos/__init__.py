@@ -4,6 +4,7 @@
     http   POST /{seg}/bootstrap and /{seg}/get/conn
     mqtt   CONNECT -> claim -> admission; what the cloud answers to messages
     rows   the registry as NDJSON rows
+    certificates, certificate_wire   POST /connect-service/…/certificates: what applications ask of the X.509 service
 
 The vendor's own words are spoken here and nowhere else.
 """

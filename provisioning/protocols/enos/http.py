@@ -7,8 +7,8 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from provisioning.core.enrol import Description, admit_serial, allocated, enrol, recall, whose
-from provisioning.model.refusal import Refusal
+from provisioning.core.enrol import Description, admit_serial, allocated, enrol, recall
+from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device
 from provisioning.protocols.enos import wire
 from provisioning.web.body import read_json
@@ -24,7 +24,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def routes(*, always_200: bool) -> Iterable[web.RouteDef]:
     def refuse(refusal: Refusal) -> web.Response:
-        status, body = wire.write_error(refusal, str(uuid4()))
+        request_id = str(uuid4())
+        status, body = wire.write_error(refusal, request_id)
+        refusal.detail["request_id"] = request_id  # for the log: it is all that a device's report may have
         return web.json_response(body, status=200 if always_200 else status)
 
     def post(path: str, name: str, handler: Handler) -> web.RouteDef:
@@ -55,11 +57,13 @@ async def get_conn(request: web.Request) -> web.Response:
     note(request, serial=claim.caller.serial)
     async with request.app[WORLD].database.begin() as tx:
         if claim.branch is not None:
-            group, _ = await whose(tx, claim.caller)
+            group, gateway = await recall(tx, claim.caller)
+            if gateway.disabled:
+                raise Refusal(Reason.DISABLED)
             note(request, serial=claim.branch_serial)
             device = await admit_serial(tx, group, claim.branch_serial, Description(name=claim.branch_serial))
         elif claim.sub is not None:
-            await whose(tx, claim.caller)
+            await recall(tx, claim.caller)
             note(request, serial=claim.sub.serial)
             _, device = await recall(tx, claim.sub)
         else:
@@ -71,4 +75,5 @@ def _triple(request: web.Request, device: Device) -> web.Response:
     allocated(device)
     note(request, product=device.product, device=device.key)
     host, endpoints = asked_host(request), request.app[WORLD].endpoints
-    return web.json_response(wire.write_triple(device, endpoints.murl(host), endpoints.hurl(host)))
+    murl = endpoints.murl(host, tls=device.certificate_login)
+    return web.json_response(wire.write_triple(device, murl, endpoints.hurl(host)))

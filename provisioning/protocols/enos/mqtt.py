@@ -14,7 +14,7 @@ from provisioning.model.mqtt import Connect, Message
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device, Group, Product
 from provisioning.model.spec import Spec
-from provisioning.protocols.enos import http, rows, wire
+from provisioning.protocols.enos import certificates, http, rows, wire
 from provisioning.settings import Enos as Settings
 
 LEVELS = frozenset({4, 5})
@@ -37,7 +37,11 @@ class Enos:
     # --- the protocol ---
 
     def routes(self) -> Iterable[web.RouteDef]:
-        return http.routes(always_200=self._settings.error_http_status == "always200")
+        always_200 = self._settings.error_http_status == "always200"
+        return (*http.routes(always_200=always_200), *certificates.routes(always_200=always_200))
+
+    def read_user(self, name: str) -> Identity | None:
+        return wire.read_user(name)
 
     def read_row(self, row: dict[str, object]) -> Spec:
         return rows.read_row(row)

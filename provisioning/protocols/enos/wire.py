@@ -266,6 +266,7 @@ REFUSALS: Final[Mapping[Reason, Row]] = {
     Reason.UNSUPPORTED: INVALID,
     Reason.CERTIFICATE_REQUIRED: UNAUTHORIZED,
     Reason.BLOCKED: Row(INTERNAL.code, INTERNAL.words, 429),
+    Reason.KICKED: INTERNAL,
     Reason.ILLEGAL_TRANSITION: INTERNAL,
     Reason.IN_USE: INTERNAL,
     Reason.UNAVAILABLE: Row(INTERNAL.code, INTERNAL.words, 503),
@@ -350,6 +351,14 @@ def mqtt_password(read: ClientId, device_key: str, product_key: str, secret: str
     ).upper()  # fmt: skip
 
 
+def read_user(name: str) -> Identity | None:
+    """`{deviceKey}&{productKey}`, split at the last `&`; None: nobody's."""
+    device, _, product = name.rpartition("&")
+    if not (KEY.fullmatch(device) and KEY.fullmatch(product)):
+        return None
+    return Identity(PROTOCOL, product, device)
+
+
 @dataclass(frozen=True, slots=True)
 class MqttClaim:
     """A CONNECT claims to be a device, and proves it with the device's secret or the product's."""
@@ -392,6 +401,7 @@ CONNACKS: Final[Mapping[Reason, Codes]] = {
     Reason.UNSUPPORTED: NOT_AUTHORIZED,
     Reason.CERTIFICATE_REQUIRED: NOT_AUTHORIZED,
     Reason.BLOCKED: Codes(5, 0x9F),
+    Reason.KICKED: Codes(3, 0x88),
     Reason.ILLEGAL_TRANSITION: Codes(3, 0x88),
     Reason.IN_USE: Codes(3, 0x88),
     Reason.UNAVAILABLE: Codes(3, 0x88),

@@ -18,7 +18,18 @@ def test_what_is_printed_has_no_control_characters_and_one_line(text: str) -> No
 
 @pytest.mark.parametrize(
     ("value", "seen"),
-    [(None, "-"), ("", "-"), ({}, "-"), (True, "yes"), (False, "no"), (0, "0"), ("\x1b[2J", "\\x1b[2J")],
+    [
+        (None, "-"),
+        ("", "-"),
+        ({}, "-"),
+        (True, "yes"),
+        (False, "no"),
+        (0, "0"),
+        ("\x1b[2J", "\\x1b[2J"),
+        ({"de": "Pümpe"}, '{"de": "Pümpe"}'),
+        ([], "-"),
+        (["a", "\x1b"], "a, \\x1b"),
+    ],
 )
 def test_values_as_a_person_reads_them(value: object, seen: str) -> None:
     assert output.plain(value) == seen

@@ -19,7 +19,7 @@ async def test_what_is_given_is_kept(command: Command) -> None:
     shown = (await command("product", "show", "pk1", "--reveal", "--json")).row
     assert shown | {"created_at": ""} == {
         "protocol": "enos", "key": "pk1", "secret": "s3", "name": "Pump", "dynamic_activation": True,
-        "auto_create": True, "demo": False, "created_at": "",
+        "auto_create": True, "certificate_login": False, "demo": False, "created_at": "",
     }  # fmt: skip
 
 
@@ -45,6 +45,16 @@ async def test_set_changes_what_is_given_only(command: Command) -> None:
     assert (shown["name"], shown["secret"], shown["dynamic_activation"]) == ("", "s", True)
 
 
+async def test_certificate_login_is_turned_on_and_off(command: Command) -> None:
+    made = (await command("product", "create", "pk1", "--certificate-login", "--json")).row
+    assert made["certificate_login"] is True
+    assert (await command("product", "list", "--json")).row["certificate_login"] is True
+    assert (await command("product", "set", "pk1", "--name", "Pump")).out == "updated pk1\n"
+    assert (await command("product", "show", "pk1", "--json")).row["certificate_login"] is True
+    assert (await command("product", "set", "pk1", "--no-certificate-login")).out == "updated pk1\n"
+    assert (await command("product", "show", "pk1", "--json")).row["certificate_login"] is False
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -67,7 +77,7 @@ async def test_list_for_pipes_and_programs(command: Command) -> None:
     for key in ("b", "a"):
         await command("product", "create", key, "--name", f"Name {key}")
     assert (await command("product", "list")).table == [
-        ["a", "Name a", "no", "no", "0", "no"], ["b", "Name b", "no", "no", "0", "no"],
+        ["a", "Name a", "no", "no", "no", "0", "no"], ["b", "Name b", "no", "no", "no", "0", "no"],
     ]  # fmt: skip
     assert [row["key"] for row in (await command("product", "list", "--json")).rows] == ["a", "b"]
     assert [row["key"] for row in (await command("product", "list", "--json", "--limit", "1")).rows] == ["a"]

@@ -71,7 +71,7 @@ async def test_a_wrong_setting(spawn: Spawn, database_url: str, variable: str, v
 
 async def test_the_demo_fleet_stays_on_this_machine(spawn: Spawn, database_url: str) -> None:
     line = await refused(spawn, "--demo", DEMO, **service_environment(database_url, GATEHOUSE_MQTT__HOST="0.0.0.0"))
-    assert "mqtt.host would leave this machine while the demo fleet is loaded" in line
+    assert "mqtt.host would leave this machine, and the secrets of the demo fleet are public" in line
 
 
 async def test_migrate_says_what_it_applied(postgres: str, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,4 +93,4 @@ async def test_without_a_url_the_database_is_in_the_data_directory(spawn: Spawn,
     assert await process.wait() == 0, process.errors
     process = await spawn("product", "list", **environment)
     assert await process.wait() == 0, process.errors
-    assert process.lines == ["pk1\t-\tno\tno\t0\tno"]
+    assert process.lines == ["pk1\t-\tno\tno\tno\t0\tno"]

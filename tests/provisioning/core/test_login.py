@@ -2,10 +2,8 @@ from dataclasses import dataclass, field
 from itertools import product as combinations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from provisioning.core.login import NOBODY, Means, Write, equal, judge
+from provisioning.core.login import NOBODY, Means, Write, judge
 from provisioning.model.credential import Credential, DeviceCredential, ProductCredential
 from provisioning.model.identity import Identity
 from provisioning.model.refusal import Reason, Refusal
@@ -24,7 +22,7 @@ class Claim:
 
     def proven_by(self, secret: str) -> bool:
         self.tried.append(secret)
-        return equal(self.secret, secret)
+        return self.secret == secret
 
 
 def credential(
@@ -81,7 +79,7 @@ def test_every_case(means: Means, secret: str, given: dict[str, bool], expected:
         with pytest.raises(Refusal) as caught:
             judge(claim, credential(**given))
         assert caught.value.reason is expected
-        assert caught.value.detail == {}
+        assert caught.value.detail.keys() <= {"known"}, "no more is for the log"
     assert len(claim.tried) == 1
 
 
@@ -104,9 +102,3 @@ def test_who_guesses_nobodys_secret_gains_nothing() -> None:
     for means in Means:
         with pytest.raises(Refusal, match="not_proven"):
             judge(Claim(means, NOBODY), credential(product=False, device=False))
-
-
-@given(st.text(st.characters()), st.text(st.characters(exclude_categories=["Cs"])))
-def test_equal_takes_any_text(given: str, expected: str) -> None:
-    assert equal(given, expected) == (given == expected)
-    assert equal(expected, expected)

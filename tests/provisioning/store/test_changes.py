@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from provisioning.model.registry import Product
-from provisioning.store import devices, products
+from provisioning.store import devices, presence, products
 from provisioning.store.changes import Change, Listener, What, listening, read_change
 from provisioning.store.database import Database
 from tests.conftest import until
@@ -116,6 +117,44 @@ async def test_what_our_own_code_does_is_told(database: Database, fleet: Fleet, 
     await until(lambda: heard.changes[1:] == expected, "the rest")
 
 
+@pytest.mark.parametrize(
+    ("statement", "changes"),
+    [
+        ("TRUNCATE device CASCADE", [Change(What.TRUNCATED)]),
+        ("TRUNCATE product CASCADE", [Change(What.TRUNCATED)]),
+        ("TRUNCATE certificate CASCADE", [Change(What.TRUNCATED)]),
+        ("TRUNCATE authority CASCADE", [Change(What.TRUNCATED)]),
+        ("TRUNCATE node, presence, event", []),
+    ],
+)
+async def test_an_emptied_table_is_told(
+    database: Database, heard: Heard, statement: str, changes: list[Change]
+) -> None:
+    assert await told(database, heard, statement) == changes
+
+
+ONE, OTHER = UUID(int=1), UUID(int=2)
+
+
+@pytest.mark.parametrize(
+    ("statement", "is_told"),
+    [
+        (f"UPDATE presence SET node = '{OTHER}', login = 8", True),
+        (f"UPDATE presence SET node = '{OTHER}', login = 7, online = false", True),
+        ("UPDATE presence SET login = 8, seen = now()", False),
+        ("UPDATE presence SET online = false", False),
+        (f"UPDATE presence SET online = false; UPDATE presence SET node = '{OTHER}', online = true", False),
+    ],
+)
+async def test_a_session_that_moved_is_told_to_where_it_was(
+    database: Database, fleet: Fleet, heard: Heard, statement: str, is_told: bool
+) -> None:
+    async with database.begin() as tx:
+        await presence.note(tx, ONE, {fleet.device.id: presence.Stay(7, online=True, seen=7)}, 7)
+    change = Change(What.TAKEN_OVER, *DEVICE, node=str(ONE), id=fleet.device.id, login=7)
+    assert await told(database, heard, statement) == ([change] if is_told else [])
+
+
 async def test_what_is_rolled_back_is_not_told(database: Database, fleet: Fleet, heard: Heard) -> None:
     with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the refusal comes when the transaction ends
         async with database.begin() as tx:
@@ -193,6 +232,8 @@ async def test_where_nobody_can_listen_it_says_so(monkeypatch: pytest.MonkeyPatc
 @example('{"change": {}}')
 @example("[" * 7_999)  # the longest that PostgreSQL carries
 @example('{"change": "kicked", "device": ["x"]}')
+@example('{"change": "taken_over", "login": 1e999}')
+@example('{"change": "taken_over", "id": [1]}')
 def test_any_payload_is_read_or_passed_over(payload: str) -> None:
     change = read_change(payload)
     assert change is None or isinstance(change.device, str)
@@ -200,5 +241,10 @@ def test_any_payload_is_read_or_passed_over(payload: str) -> None:
 
 def test_read_change() -> None:
     assert read_change('{"change":"added"}') == Change(What.ADDED)
+    assert read_change('{"change":"truncated"}') == Change(What.TRUNCATED)
+    moved = '{"change":"taken_over","protocol":"p","product":"k","device":"d","node":"n","id":3,"login":4}'
+    assert read_change(moved) == Change(What.TAKEN_OVER, "p", "k", "d", node="n", id=3, login=4)
+    assert read_change('{"change":"certificate","authority":"x"}') is None
+    assert read_change('{"change":"certificate","authority":5}') == Change(What.CERTIFICATE, authority="5")
     full = '{"change":"reset","protocol":"p","product":"k","device":"d"}'
     assert read_change(full) == Change(What.RESET, "p", "k", "d")

@@ -72,6 +72,22 @@ async def test_a_refusal_passes_through_and_rolls_back(database: Database) -> No
         assert await products.registry_is_empty(tx)
 
 
+async def test_a_snapshot_does_not_move(database: Database) -> None:
+    async with database.snapshot() as before:
+        assert await products.registry_is_empty(before)  # the state is taken by the first statement
+        await add_fleet(database)
+        assert await products.registry_is_empty(before)
+    async with database.snapshot() as after:
+        assert not await products.registry_is_empty(after)
+
+
+async def test_a_snapshot_changes_nothing(database: Database) -> None:
+    with pytest.raises(Refusal) as caught:
+        async with database.snapshot() as tx:
+            await tx.db.execute("DELETE FROM product")
+    assert caught.value.reason is Reason.UNAVAILABLE  # as on a standby
+
+
 async def test_a_deadlock_is_for_trying_again(database: Database) -> None:
     fleet = await add_fleet(database)
     both = asyncio.Barrier(2)

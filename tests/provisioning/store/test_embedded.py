@@ -1,15 +1,19 @@
 import asyncio
-import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
+import aiohttp
 import asyncpg
 import pytest
 
-from provisioning.store.embedded import EmbeddedError, _runtime_directory, embedded_postgres
-from tests.conftest import ROOT, until
+from provisioning import settings as settings_module
+from provisioning.app import gatehouse
+from provisioning.store.embedded import EmbeddedError, _Server, embedded_postgres
+from tests.conftest import ROOT, Spawn, load_rows, service_environment, until
+from tests.devices import DEVICE, PRODUCT, device, login
 
 pytestmark = pytest.mark.server
 
@@ -25,6 +29,8 @@ async def main():
 
 asyncio.run(main())
 """
+
+BECOME = "import os, concurrent.futures.thread; os.setgroups([]); os.setgid(12_345); os.setuid(12_345)"
 
 
 class User:
@@ -129,9 +135,23 @@ async def test_the_killed_do_not_keep_it_running(data_directory: Path) -> None:
         assert await answers(url)
         killed = await User.start(data_directory)
         await killed.kill()
-        pids = json.loads((data_directory / "postgres" / ".handle_pids.json").read_text())
-        assert killed.process.pid in pids
     assert server(data_directory) is None  # the last stop
+
+
+async def test_the_killed_count_as_dead_before_anybody_waits_for_them(data_directory: Path) -> None:
+    async with embedded_postgres(data_directory):
+        command = [sys.executable, "-c", USER, str(data_directory)]
+        unreaped = subprocess.Popen(  # noqa: ASYNC220 - asyncio would wait for it
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert unreaped.stdin
+        assert unreaped.stdout
+        assert await asyncio.to_thread(unreaped.stdout.readline)
+        unreaped.kill()
+        await asyncio.to_thread(unreaped.stdout.read)  # its end
+    assert server(data_directory) is None
+    assert unreaped.returncode is None
+    unreaped.communicate()
 
 
 async def test_what_was_written_before_a_kill_is_there(data_directory: Path) -> None:
@@ -149,22 +169,206 @@ async def test_what_was_written_before_a_kill_is_there(data_directory: Path) -> 
         await connection.close()
 
 
+async def kill(data: Path) -> int:
+    pid = server(data)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: server(data) != pid, "the server's end")
+    return pid
+
+
+async def test_it_is_started_again_when_it_dies(data_directory: Path) -> None:
+    async with embedded_postgres(data_directory) as url:
+        other = await User.start(data_directory)  # which starts it too: one is first
+        connection = await asyncpg.connect(url)
+        await connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+        for _ in range(2):
+            killed = await kill(data_directory)
+            await until(lambda: answers(url), "another server")
+            assert server(data_directory) not in {None, killed}
+        connection.terminate()
+        connection = await asyncpg.connect(url)
+        assert await connection.fetchval("SELECT answer FROM kept") == 42
+        await connection.close()
+    assert server(data_directory)
+    await other.stop()
+    assert server(data_directory) is None
+
+
+async def test_it_is_not_made_anew_when_its_files_are_gone(data_directory: Path) -> None:
+    one = _Server(data_directory)
+    await asyncio.to_thread(one.join)
+    try:
+        await kill(data_directory)
+        (data_directory / "postgres" / "PG_VERSION").rename(data_directory / "elsewhere")
+        with pytest.raises(EmbeddedError, match="are gone"):
+            await asyncio.to_thread(one.restart)
+    finally:
+        await asyncio.to_thread(one.leave)
+
+
+async def test_a_block_ends_in_order_after_the_server_died(data_directory: Path) -> None:
+    async with embedded_postgres(data_directory):
+        await kill(data_directory)
+    assert server(data_directory) is None
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing_running(data_directory: Path) -> None:
+    async def use() -> None:
+        async with embedded_postgres(data_directory):
+            pytest.fail("it was not cancelled")
+
+    task = asyncio.create_task(use())
+    await until((data_directory / "postgres" / "PG_VERSION").exists, "the start")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert server(data_directory) is None
+
+
+async def test_a_number_that_is_somebody_elses_now_does_not_keep_it_out(data_directory: Path) -> None:
+    one = _Server(data_directory)
+    await asyncio.to_thread(one.join)
+    await kill(data_directory)
+    files = data_directory / "postgres"
+    somebody = await asyncio.create_subprocess_exec("sleep", "60", user=files.stat().st_uid)
+    try:
+        for name in ("postmaster.pid", ".s.PGSQL.5432.lock"):
+            rest = (files / name).read_text().split("\n", 1)[1]
+            (files / name).write_text(f"{somebody.pid}\n{rest}")
+        assert not one.is_alive()
+        await asyncio.to_thread(one.restart)
+        assert one.is_alive()
+        assert server(data_directory) != somebody.pid
+    finally:
+        await asyncio.to_thread(one.leave)
+        somebody.kill()
+        await somebody.wait()
+    assert server(data_directory) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["""it's "a" $HOME;`x`\\ &|<,b?c&d=%20+#""", "line\nfeed данные 数据", "/".join(["long" * 20] * 3)],
+    ids=["hostile", "foreign", "long"],
+)
+async def test_a_path_may_be_any(data_directory: Path, name: str) -> None:
+    data = data_directory / name
+    async with embedded_postgres(data) as url:
+        assert await answers(url)
+        connection = await asyncpg.connect(url)
+        assert (data / "postgres").samefile(await connection.fetchval("SHOW data_directory"))
+        await connection.close()
+    assert server(data) is None
+
+
+async def test_a_link_that_was_cleaned_away_comes_back(data_directory: Path) -> None:
+    one = _Server(data_directory / "with space")
+    link = one.place()
+    assert link.is_symlink()
+    link.unlink()
+    assert one.place() == link
+    assert link.readlink() == data_directory / "with space" / "postgres"
+    link.unlink()
+    link.write_text("something else")
+    try:
+        with pytest.raises(EmbeddedError, match=f"{link} is not our link"):
+            one.place()
+    finally:
+        link.unlink()
+
+
 async def test_it_says_why_it_does_not_start(data_directory: Path) -> None:
     (data_directory / "postgres").mkdir()
     (data_directory / "postgres" / "PG_VERSION").write_text("9")
     with pytest.raises(EmbeddedError, match=r"does not start: .*9.*; see .*/postgres/log"):
         async with embedded_postgres(data_directory):
             pytest.fail("it started")
-    assert "XDG_RUNTIME_DIR" not in os.environ or "gatehouse" not in os.environ["XDG_RUNTIME_DIR"]
 
 
-def test_the_runtime_directory_is_ours_alone(data_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.gettempdir", lambda: str(data_directory))
-    directory = _runtime_directory(Path("/some/data"))
-    assert directory.stat().st_mode & 0o777 == 0o700
-    assert _runtime_directory(Path("/some/data")) == directory
-    assert _runtime_directory(Path("/other/data")) != directory
-    if os.getuid() == 0:
-        os.chown(directory, 12345, 12345)
-        with pytest.raises(EmbeddedError, match="belongs to somebody else"):
-            _runtime_directory(Path("/some/data"))
+async def test_it_says_what_postgres_says(data_directory: Path) -> None:
+    async with embedded_postgres(data_directory):
+        pass
+    with (data_directory / "postgres" / "postgresql.conf").open("a") as file:
+        file.write("no_such_setting = 1\n")
+    with pytest.raises(EmbeddedError, match=r"does not start: .*FATAL: .*postgresql\.conf.*; see .*/postgres/log"):
+        async with embedded_postgres(data_directory):
+            pytest.fail("it started")
+
+
+@pytest.mark.parametrize("path", ["file", "file/below", "postgres"])
+async def test_a_file_in_the_place_of_the_directory(data_directory: Path, path: str) -> None:
+    (data_directory / "file").touch()
+    (data_directory / "postgres").touch()
+    data = data_directory if path == "postgres" else data_directory / path
+    with pytest.raises(
+        EmbeddedError, match=f"the data directory {data} cannot be used: .*GATEHOUSE_DATA_DIR"
+    ) as caught:
+        async with embedded_postgres(data):
+            pytest.fail("it started")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be others")
+@pytest.mark.parametrize("ours", ["nothing", "all but postgres"])
+async def test_a_directory_of_another_user(data_directory: Path, ours: str) -> None:
+    os.chmod(data_directory, 0o755)  # noqa: PTH101 - it blocks no longer than the rest
+    if ours != "nothing":
+        os.chown(data_directory, 12_345, 12_345)
+        (data_directory / "postgres").mkdir()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", USER.replace("asyncio.run", f"{BECOME}\nasyncio.run"), str(data_directory), cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    _, errors = await asyncio.wait_for(process.communicate(), 30)
+    last = errors.decode().splitlines()[-1]
+    assert last.startswith("provisioning.store.embedded.EmbeddedError: ")
+    assert str(data_directory) in last
+    assert ("Permission denied" if ours == "nothing" else "belongs to another user") in last
+
+
+async def test_a_service_outlives_its_server(data_directory: Path) -> None:
+    settings = settings_module.load(data_dir=data_directory, http={"port": 0}, mqtt={"port": 0}, log={"format": "json"})
+    async with gatehouse(settings) as running:
+        await load_rows(running, PRODUCT, DEVICE)
+        await kill(data_directory)
+
+        async def is_ready() -> bool:
+            address = f"http://127.0.0.1:{running.http.port}/readyz"
+            async with aiohttp.ClientSession() as client, client.get(address) as answer:
+                return answer.status == 200
+
+        await until(is_ready, "a service that is ready again")
+        async with device(running.mqtt.port, login()):
+            pass
+
+
+async def test_a_service_ends_in_order_after_its_server_died(data_directory: Path, spawn: Spawn) -> None:
+    environment = service_environment("", GATEHOUSE_DATA_DIR=str(data_directory))
+    del environment["GATEHOUSE_DATABASE__URL"]
+    process = await spawn("serve", **environment)
+    await process.ready()
+    await kill(data_directory)
+    await until(lambda: len(process.events("database.embedded")) == 2, "another server")
+    gone, back = process.events("database.embedded")
+    assert (gone["outcome"], gone["reason"], back["outcome"]) == ("failed", "gone", "accepted")
+    await kill(data_directory)
+    process.process.terminate()
+    assert await process.wait() == 0, process.errors
+    assert not [line for line in process.errors if "Traceback" in line or "unexpected" in line]
+    assert all(line.startswith("{") for line in process.lines), process.lines
+    assert server(data_directory) is None
+
+
+@pytest.mark.parametrize("file", ["data", "postgres"])
+async def test_a_service_says_in_one_line_that_its_directory_is_none(
+    data_directory: Path, spawn: Spawn, file: str
+) -> None:
+    (data_directory / file).touch()
+    data = data_directory / "data" if file == "data" else data_directory
+    environment = service_environment("", GATEHOUSE_DATA_DIR=str(data))
+    del environment["GATEHOUSE_DATABASE__URL"]
+    process = await spawn("serve", **environment)
+    assert await process.wait() == 2
+    assert len(process.errors) == 1
+    assert str(data) in process.errors[0]

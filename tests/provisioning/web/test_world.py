@@ -6,7 +6,7 @@ from unittest.mock import Mock
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from provisioning.web.world import Endpoints, asked_host
+from provisioning.web.world import Endpoints, PkiPolicy, asked_host
 
 
 def host_of(header: str | None, ours: Any = ("192.0.2.7", 8080)) -> str:
@@ -64,3 +64,13 @@ def test_endpoints() -> None:
     asked = Endpoints(mqtt_port=11883, http_port=8080)
     assert asked.murl("[::1]") == "tcp://[::1]:11883"
     assert asked.hurl("gate") == "http://gate:8080"
+
+
+def test_the_address_of_the_pki_may_be_known_later() -> None:
+    port = 0
+    policy = PkiPolicy(url=lambda: f"http://h:{port}")
+    port = 8080
+    assert policy.base == "http://h:8080"
+    assert PkiPolicy(url="http://p").base == "http://p"
+    assert PkiPolicy().base == ""
+    assert "secret" not in repr(PkiPolicy(access_token="secret"))

@@ -105,7 +105,9 @@ async def stored(running: Running, serial: str = "SN1", group: str = "g1") -> De
 
 async def events(running: Running) -> list[str]:
     async with running.database.read() as tx:
-        return [row["kind"] for row in await tx.db.fetch("SELECT kind FROM event ORDER BY id")]
+        return [
+            row["kind"] for row in await tx.db.fetch("SELECT kind FROM event WHERE kind LIKE 'device.%' ORDER BY id")
+        ]
 
 
 async def device_count(running: Running) -> int:
@@ -391,10 +393,25 @@ async def test_branch(running: Running, client: Client) -> None:
 
 
 async def test_branch_waits_for_an_administrator(running: Running, client: Client) -> None:
+    """First the gateway, then each device behind it."""
     await client.bootstrap(running, bootstrap_body("GW", group="waiting", password="wp"))
     body = {"self": get_conn_proof("GW", "wp"), "sub": {"branch": 1}}
+    (await client.get_conn(running, body)).error(403, 10000, "[GW] not allocated")
+    assert await device_count(running) == 1, "a gateway that waits brings nobody along"
+    async with running.database.begin() as tx:
+        gateway = await registry.device_by_serial(tx, "enos", "waiting", "GW")
+        await registry.allocate(tx, gateway, await registry.product(tx, "enos", "pk1"))
     (await client.get_conn(running, body)).error(403, 10000, "[GW-1] not allocated")
     assert (await stored(running, "GW-1", "waiting")).state is State.REGISTERED
+
+
+async def test_disabled_gateway_brings_nobody_along(running: Running, client: Client) -> None:
+    await client.bootstrap(running, bootstrap_body("GW"))
+    async with running.database.begin() as tx:
+        await registry.disable(tx, await registry.device_by_serial(tx, "enos", "g1", "GW"))
+    body = {"self": get_conn_proof("GW"), "sub": {"branch": 1}}
+    (await client.get_conn(running, body)).error(*UNAUTHORIZED)
+    assert await device_count(running) == 1
 
 
 async def test_sub_device_proves_itself_with_its_own_groups_password(running: Running, client: Client) -> None:
@@ -432,7 +449,7 @@ async def test_endpoints_of_the_settings(serve: Serve, client: Client) -> None:
 
 
 async def test_wildcard_address_is_the_one_that_the_device_asked_by(serve: Serve, client: Client) -> None:
-    running = await serve(mqtt={"host": "0.0.0.0"})
+    running = await serve(mqtt={"host": "0.0.0.0"}, http={"host": "0.0.0.0"})
     await load_rows(running, PRODUCT, GROUP)
     port, http = running.mqtt.port, running.http.port
     for host, told in (

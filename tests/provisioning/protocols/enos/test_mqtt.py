@@ -331,7 +331,7 @@ CONNACKS: list[tuple[str, Connect, int, int]] = [  # 8.3: what, CONNECT, code, r
     ("activation of a disabled device", connect(login("dark", "ps1", mode="3")), 5, 0x8A),
     ("product without activation", connect(login("new", "ss", mode="3", product="static")), 5, 0x87),
     ("product without activation, secret wrong", connect(login("new", "x", mode="3", product="static")), 4, 0x86),
-    ("product without activation, device unknown", connect(login("x", "ss", mode="3", product="static")), 5, 0x87),
+    ("product without activation, device unknown", connect(login("x", "ss", mode="3", product="static")), 4, 0x86),
     ("securemode 4", changed(client_id="dk1|securemode=4,signmethod=sha256,timestamp=17|"), 5, 0x87),
     ("securemode 4 as the SDK sends it",
      changed(client_id="channel|securemode=4,signmethod=hmacsha256,timestamp=1.5|", username="%channel%&pk1"), 5, 0x87),

@@ -1,0 +1,174 @@
+"""The TLS side of the listeners: server certificate and trust anchors, renewed while connections go on.
+
+One context for each listener lives as long as the process; new handshakes see what was loaded last. What cannot be
+taken out of a context again (an anchor that is no longer trusted) is refused after the handshake: each login looks its
+certificate up in the inventory.
+"""
+
+import asyncio
+import os
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+
+from provisioning import log
+from provisioning.core import certify, pki
+from provisioning.core.pki import Urls
+from provisioning.model.certificate import Authority, Profile
+from provisioning.model.refusal import Refusal
+from provisioning.opening import StartError
+from provisioning.settings import Settings
+from provisioning.store import authorities
+from provisioning.store.database import Database
+
+LOOK_AGAIN: Final = 30.0
+"""Seconds between two looks at the files and at the life that is left."""
+ALPN: Final = ("mqtt", "x-amzn-mqtt-ca")
+HTTP_ALPN: Final = ("http/1.1",)
+
+
+def _context(verify: ssl.VerifyMode, alpn: tuple[str, ...]) -> ssl.SSLContext:
+    """TLS 1.2 and 1.3; no renegotiation, no tickets."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = verify
+    # A company's issuing authority is an anchor by itself: its root would let in all that the root has ever certified.
+    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION
+    context.num_tickets = 0
+    context.set_alpn_protocols(list(alpn))
+    return context
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where a server certificate with its chain, and its key, are."""
+
+    certificate: Path
+    key: Path
+
+    def stamp(self) -> tuple[float, float]:
+        """Changes when one of them does. Raises: OSError."""
+        return self.certificate.stat().st_mtime, self.key.stat().st_mtime
+
+
+class Tls:
+    """Both contexts, and what is loaded into them. `urls` names where an authority's CRL and OCSP are found."""
+
+    def __init__(self, settings: Settings, database: Database, urls: Callable[[Authority], Urls]) -> None:
+        self._settings = settings
+        self._database = database
+        self._urls = urls
+        self._stamp: tuple[float, float] | None = None
+        self._again = asyncio.Event()
+        self.mqtts = _context(ssl.CERT_REQUIRED, ALPN)
+        self.https = _context(ssl.CERT_OPTIONAL, HTTP_ALPN)
+
+    @property
+    def files(self) -> Files:
+        tls = self._settings.tls
+        if tls.certificate is not None:
+            return Files(tls.certificate, tls.key or tls.certificate)
+        own = self._settings.data_dir / "tls" / "server.pem"
+        return Files(own, own)
+
+    def changed(self) -> None:
+        """Authorities may have come or gone."""
+        self._again.set()
+
+    async def start(self) -> None:
+        """Make what is missing, and load everything.
+
+        Raises:
+            StartError: the configured files cannot be used.
+        """
+        key = await certify.make_key(pki.KeyType(self._settings.pki.key))
+        async with self._database.begin() as tx:
+            await certify.ensure_default(tx, key, now=datetime.now(UTC))
+        await self._load_anchors()
+        if self._settings.tls.certificate is None:
+            await self._ensure_own()
+        try:
+            self._load_certificate()
+        except (OSError, ssl.SSLError) as error:
+            raise StartError(f"tls: cannot use {self.files.certificate} with {self.files.key}: {error}") from error
+
+    async def run(self) -> None:
+        """Keep up with files, authorities and time, until cancelled."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._again.wait(), LOOK_AGAIN)
+            self._again.clear()
+            try:
+                await self._load_anchors()
+                if self._settings.tls.certificate is None:
+                    await self._ensure_own()
+                if self.files.stamp() != self._stamp:
+                    self._load_certificate()
+                    log.get().info("tls.loaded", certificate=str(self.files.certificate))
+            except (Refusal, OSError, ssl.SSLError) as error:
+                log.get().warning("tls.load", outcome="failed", reason=str(error))
+
+    def _load_certificate(self) -> None:
+        stamp = self.files.stamp()
+        for context in (self.mqtts, self.https):
+            context.load_cert_chain(self.files.certificate, self.files.key)
+        self._stamp = stamp
+
+    async def _load_anchors(self) -> None:
+        async with self._database.read() as tx:
+            trusted = await authorities.trusted(tx, datetime.now(UTC))
+        if trusted:
+            anchors = pki.write_pem(*(each.certificate for each in trusted))
+            for context in (self.mqtts, self.https):
+                context.load_verify_locations(cadata=anchors)
+
+    async def _ensure_own(self) -> None:
+        """A server certificate with the right names and a third of its life left, of an authority that is trusted.
+
+        After a rotation the old authority's stays until it needs renewal: devices that do not know the new one yet are
+        not locked out.
+        """
+        now = datetime.now(UTC)
+        names = pki.read_names(self._settings.tls.names)
+        async with self._database.begin() as tx:
+            if any(self._is_good(each, names, now) for each in await authorities.trusted(tx, now)):
+                return
+            authority = await certify.default_authority(tx)
+            key = pki.new_key()
+            issued = await certify.issue_with_key(
+                tx, authority, key, pki.make_subject(self._settings.tls.names[0], "Gatehouse"), now=now,
+                days=self._settings.tls.days, profile=Profile.SERVER, names=names, urls=self._urls(authority),
+            )  # fmt: skip
+        path = self.files.certificate
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = issued.key + certify.bundle(authority, issued.certificate)
+        temporary = path.with_suffix(".new")
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        temporary.replace(path)
+
+    def _is_good(self, authority: Authority, names: tuple[x509.GeneralName, ...], now: datetime) -> bool:
+        try:
+            text = self.files.certificate.read_text("ascii")
+            leaf = pki.read_certificates(text[text.index("-----BEGIN CERTIFICATE") :])[0]
+            has = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except (OSError, ValueError, Refusal, x509.ExtensionNotFound, IndexError):
+            return False
+        issuer = x509.load_der_x509_certificate(authority.certificate)
+        life = leaf.not_valid_after_utc - leaf.not_valid_before_utc
+        return (
+            leaf.issuer == issuer.subject
+            and set(has) == set(names)
+            and now < leaf.not_valid_after_utc - life / 3
+            and leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+            == pki.authority_key_id(issuer)
+        )
