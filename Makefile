@@ -17,10 +17,10 @@ run: .venv/ready ## serve with the demo fleet until Ctrl-C
 install: .venv/ready ## make .venv with the product and its command, and nothing else
 
 test: .venv-dev/ready .venv-vendor/ready ## pass every test
-	$(PYTEST)
+	$(PYTEST) -n 2 --dist loadfile
 
 fast: .venv-dev/ready ## the tests that need no server
-	$(PYTEST) -q --hypothesis-profile=fast -m "not server and not vendor and not slow"
+	$(PYTEST) -q -n 2 --hypothesis-profile=fast -m "not server and not vendor and not slow"
 
 acceptance: .venv-dev/ready .venv-vendor/ready ## the program as its users meet it: vendor SDK, tour, restarts
 	$(PYTEST) -m "vendor or acceptance"
@@ -34,6 +34,7 @@ types: .venv-dev/ready ## mypy --strict
 
 bench: .venv/ready ## measure a fresh service with simulated devices
 	.venv/bin/python bench/run.py
+	.venv/bin/python bench/certificates.py
 
 lock: .venv-dev/ready ## renew config/lock from pyproject.toml
 	sh config/lock/renew

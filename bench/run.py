@@ -42,7 +42,7 @@ def service(data: str) -> Iterator[tuple[dict[str, str], dict[str, int]]]:
         else:
             raise SystemExit("the service did not start")
         threading.Thread(target=collections.deque, args=(process.stdout, 0), daemon=True).start()  # it must not fill up
-        yield environment, {"http": event["http"], "mqtt": event["mqtt"]}
+        yield environment, {name: event[name] for name in ("http", "https", "mqtt", "mqtts")}
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)

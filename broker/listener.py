@@ -1,6 +1,7 @@
 """The listener: accepts connections on one address, within limits, and takes them down again."""
 
 import asyncio
+import socket
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -14,7 +15,7 @@ from broker.connection import Connection
 from broker.deadlines import Deadlines
 from broker.seat import Broker
 from broker.sessions import Sessions
-from broker.tls import Handshake
+from broker.tls import Handshake, accept
 from provisioning.model.admission import Admission, Verdict
 from provisioning.model.mqtt import Connect, Peer
 
@@ -78,6 +79,8 @@ class Listener:
         self.per_address: Counter[str] = Counter()
         self.totals = Totals()
         self._server: asyncio.Server | None = None
+        self._bound: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
         self._turned_away = 0
         self._told_at = 0.0
         self._stopping = False
@@ -85,16 +88,23 @@ class Listener:
 
     async def start(self, host: str, port: int, ssl_context: ssl.SSLContext | None = None) -> None:
         """Raises: OSError, when the address cannot be bound."""
-        self._server = await self.loop.create_server(
-            lambda: Connection(self) if ssl_context is None else Handshake(self, ssl_context),
-            host, port, backlog=BACKLOG, reuse_address=True,
-        )  # fmt: skip
+        if ssl_context is None:
+            self._server = await self.loop.create_server(
+                lambda: Connection(self), host, port, backlog=BACKLOG, reuse_address=True
+            )
+            return
+        found = await self.loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in found:
+            bound = socket.create_server(address[:2], family=family, backlog=BACKLOG)
+            bound.setblocking(False)
+            self._bound.append(bound)
+            self._accepting.append(self.loop.create_task(accept(self, ssl_context, bound), name="accept"))
 
     @property
     def port(self) -> int:
         """The port that is really bound."""
-        assert self._server is not None
-        port: int = self._server.sockets[0].getsockname()[1]
+        sockets = self._server.sockets if self._server is not None else self._bound
+        port: int = sockets[0].getsockname()[1]
         return port
 
     def enter(self, connection: Connection | Handshake, address: str) -> str:
@@ -135,6 +145,11 @@ class Listener:
         self._stopping = True
         if self._server is not None:
             self._server.close()
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        for bound in self._bound:
+            bound.close()
         self._emptied.clear()
         for connection in list(self.connections):
             connection.close("shutdown", code=0x8B)

@@ -1,37 +1,28 @@
 """TLS before MQTT: the handshake of a connection, with a deadline and a line in the log when it fails.
 
-asyncio can do the handshake by itself, and then says nothing of those that fail. Here each is a task of its own, which
-ends when the connection is handed over. The certificate is read from the connection afterwards: it is the one that this
-peer has proven, in this handshake or in the TLS session that it resumes.
+asyncio's own servers do the handshake by themselves, and say nothing of those that fail. Here each accepted socket has
+a task that ends when the connection is handed over. The certificate is read from the connection afterwards: it is the
+one that this peer has proven, in this handshake or in the TLS session that it resumes.
 """
 
 import asyncio
+import socket
 import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from broker import connection as plain
+from broker.connection import Connection
+from provisioning.model.mqtt import Peer
 
 if TYPE_CHECKING:
     from broker.listener import Listener
 
 log = structlog.get_logger()
 
-
-class _Early(asyncio.Protocol):
-    """Takes what comes between the end of the handshake and the handing over."""
-
-    def __init__(self) -> None:
-        self.data = b""
-        self.lost = False
-
-    def data_received(self, data: bytes) -> None:
-        self.data += data
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self.lost = True
+ACCEPT_AGAIN: Final = 0.1
+"""Seconds until the next try when the system has no room for one more socket."""
 
 
 def words(error: Exception) -> str:
@@ -45,56 +36,61 @@ def words(error: Exception) -> str:
     return "connection lost"
 
 
-class Handshake(asyncio.Protocol):
-    """A connection that has not shown who it is. It counts among the listener's connections like any other."""
+class SecureConnection(Connection):
+    """A connection that begins when its handshake is done."""
 
-    def __init__(self, listener: "Listener", context: ssl.SSLContext) -> None:
-        self._listener = listener
-        self._context = context
-        self._transport: asyncio.Transport | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._address: str | None = None
-        """While it counts among the connections."""
+    __slots__ = ("_handshake",)
+
+    def __init__(self, listener: "Listener", handshake: "Handshake") -> None:
+        super().__init__(listener)
+        self._handshake = handshake
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's transports are not of asyncio's classes
-        self._transport.pause_reading()  # until the handshake takes over: not a byte may come here
-        peer = plain.peer_of(self._transport)
-        if self._listener.enter(self, peer.address):
-            self._listener.leave(self, peer.address)
-            self._transport.abort()
+        self._handshake.leave()  # the connection takes its place among the listener's
+        super().connection_made(transport)
+
+
+class Handshake:
+    """A connection that has not shown who it is. It counts among the listener's connections like any other."""
+
+    def __init__(self, listener: "Listener", context: ssl.SSLContext, accepted: socket.socket) -> None:
+        self._listener = listener
+        self._context = context
+        self._socket = accepted
+        self._task: asyncio.Task[None] | None = None
+        self._counted = False
+        name = accepted.getpeername()
+        self.peer = Peer(str(name[0]), int(name[1]), tls=True)
+
+    def start(self) -> None:
+        refused = self._listener.enter(self, self.peer.address)
+        self._counted = True
+        if refused:
+            self._end()
             return
-        self._address = peer.address
-        self._task = self._listener.loop.create_task(self._shake(self._transport, str(peer)))
-        self._task.add_done_callback(self._leave)  # a task that is cancelled before it began has no other end
+        self._task = self._listener.loop.create_task(self._shake())
+        self._task.add_done_callback(self._end)  # a task that is cancelled before it began has no other end
 
-    def _leave(self, _task: object = None) -> None:
-        if self._address is not None:
-            self._listener.leave(self, self._address)
-            self._address = None
+    def leave(self) -> None:
+        if self._counted:
+            self._counted = False
+            self._listener.leave(self, self.peer.address)
 
-    async def _shake(self, transport: asyncio.Transport, peer: str) -> None:
-        early = _Early()
-        secure: asyncio.Transport | None = None
+    def _end(self, task: "asyncio.Task[None] | None" = None) -> None:
+        self.leave()
+        if task is None or task.cancelled():
+            self._socket.close()
+
+    async def _shake(self) -> None:
         try:
-            secure = await self._listener.loop.start_tls(
-                transport, early, self._context, server_side=True,
+            await self._listener.loop.connect_accepted_socket(
+                lambda: SecureConnection(self._listener, self), self._socket, ssl=self._context,
                 ssl_handshake_timeout=self._listener.limits.connect_timeout,
             )  # fmt: skip
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
-            log.info("mqtt.login", protocol="none", peer=peer, outcome="refused", reason="tls", tls=words(error))
-        except asyncio.CancelledError:
-            transport.abort()
-            raise
-        self._leave()
-        if secure is None or early.lost:
-            transport.abort()
-            return
-        connection = plain.Connection(self._listener)
-        secure.set_protocol(connection)
-        connection.connection_made(secure)
-        if early.data:
-            connection.data_received(early.data)
+            log.info(
+                "mqtt.login", protocol="none", peer=str(self.peer), outcome="refused", reason="tls", tls=words(error)
+            )
 
     def close(self, reason: str, *, code: int = 0) -> None:
         """As a connection's; there is nobody yet to be told anything."""
@@ -104,6 +100,20 @@ class Handshake(asyncio.Protocol):
     def abort(self) -> None:
         if self._task is not None:
             self._task.cancel()
-        if self._transport is not None:
-            with suppress(RuntimeError):
-                self._transport.abort()
+
+
+async def accept(listener: "Listener", context: ssl.SSLContext, bound: socket.socket) -> None:
+    """Begin a handshake with everybody who connects, until cancelled."""
+    while True:
+        try:
+            accepted, _ = await listener.loop.sock_accept(bound)
+        except OSError as error:
+            log.warning("mqtt.overload", outcome="failed", reason="accept", error=str(error))
+            await asyncio.sleep(ACCEPT_AGAIN)
+            continue
+        with suppress(OSError):  # it has gone already
+            accepted.setblocking(False)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            Handshake(listener, context, accepted).start()
+            continue
+        accepted.close()

@@ -7,6 +7,7 @@ What the command line needs, the registry alone, is in `opening`.
 """
 
 import asyncio
+import errno
 import gc
 import os
 import ssl
@@ -180,8 +181,16 @@ async def _open(
     try:
         await start
     except OSError as error:
-        raise StartError(f"{name}: cannot listen on {at[0]}:{at[1]}: {error}") from error
+        raise StartError(f"{name}: cannot listen on {at[0]}:{at[1]}: {_why_not(name, error)}") from error
     stack.push_async_callback(stop)
+
+
+def _why_not(name: str, error: OSError) -> str:
+    """In words of the system: those of asyncio repeat the address."""
+    number = error.errno or 0
+    if number == errno.EADDRINUSE:
+        return f"the address is in use; another port by GATEHOUSE_{name.upper()}__PORT"
+    return os.strerror(number).lower() if number in errno.errorcode else error.strerror or str(error)
 
 
 def _port(stated: int | None, usual: int, beside: int) -> int:
@@ -289,7 +298,6 @@ def _application(
     endpoints: Endpoints,
 ) -> Callable[[], web.Application]:
     """Makes the application, once for each site."""
-
     token = settings.pki.access_token
     policy = PkiPolicy(
         url=lambda: _base(settings, endpoints), leaf_days=settings.pki.leaf_days,

@@ -23,8 +23,10 @@ async def load(database: Database, settings: Settings, vendors: tuple[VendorProt
         return None
     try:
         lines = await asyncio.to_thread(lambda: file.read_text("utf-8").split("\n"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise StartError(f"demo: cannot read {file}: {error}") from error
+    except OSError as error:
+        raise StartError(f"demo: cannot read {file}: {(error.strerror or str(error)).lower()}") from error
+    except UnicodeDecodeError as error:
+        raise StartError(f"demo: cannot read {file}: it is not UTF-8") from error
     async with database.read() as tx:
         if not await products.registry_is_empty(tx):
             return None

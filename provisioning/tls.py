@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from provisioning import log
 from provisioning.core import certify, pki
 from provisioning.core.pki import Urls
-from provisioning.model.certificate import Authority, Profile
+from provisioning.model.certificate import Authority, Profile, Status
 from provisioning.model.refusal import Refusal
 from provisioning.opening import StartError
 from provisioning.settings import Settings
-from provisioning.store import authorities
-from provisioning.store.database import Database
+from provisioning.store import authorities, certificates
+from provisioning.store.database import Database, Tx
 
 LOOK_AGAIN: Final = 30.0
 """Seconds between two looks at the files and at the life that is left."""
@@ -118,7 +119,8 @@ class Tls:
     def _load_certificate(self) -> None:
         stamp = self.files.stamp()
         for context in (self.mqtts, self.https):
-            context.load_cert_chain(self.files.certificate, self.files.key)
+            # An empty passphrase, so that an encrypted key is an error and not a question to the terminal.
+            context.load_cert_chain(self.files.certificate, self.files.key, password="")
         self._stamp = stamp
 
     async def _load_anchors(self) -> None:
@@ -138,7 +140,8 @@ class Tls:
         now = datetime.now(UTC)
         names = pki.read_names(self._settings.tls.names)
         async with self._database.begin() as tx:
-            if any(self._is_good(each, names, now) for each in await authorities.trusted(tx, now)):
+            leaf = self._own()
+            if leaf is not None and await self._is_good(tx, leaf, names, now):
                 return
             authority = await certify.default_authority(tx)
             key = pki.new_key()
@@ -156,19 +159,28 @@ class Tls:
             file.write(text)
         temporary.replace(path)
 
-    def _is_good(self, authority: Authority, names: tuple[x509.GeneralName, ...], now: datetime) -> bool:
+    def _own(self) -> x509.Certificate | None:
+        """The certificate in our own file; None: there is none that can be read."""
         try:
             text = self.files.certificate.read_text("ascii")
-            leaf = pki.read_certificates(text[text.index("-----BEGIN CERTIFICATE") :])[0]
+            return pki.read_certificates(text[text.index("-----BEGIN CERTIFICATE") :])[0]
+        except (OSError, ValueError, Refusal, IndexError):
+            return None
+
+    async def _is_good(
+        self, tx: Tx, leaf: x509.Certificate, names: tuple[x509.GeneralName, ...], now: datetime
+    ) -> bool:
+        try:
             has = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        except (OSError, ValueError, Refusal, x509.ExtensionNotFound, IndexError):
+        except (ValueError, x509.ExtensionNotFound):
             return False
-        issuer = x509.load_der_x509_certificate(authority.certificate)
         life = leaf.not_valid_after_utc - leaf.not_valid_before_utc
+        known = await certificates.by_fingerprint(tx, pki.fingerprint(leaf.public_bytes(Encoding.DER)))
+        trusted = {each.id for each in await authorities.trusted(tx, now)}
         return (
-            leaf.issuer == issuer.subject
-            and set(has) == set(names)
+            set(has) == set(names)
             and now < leaf.not_valid_after_utc - life / 3
-            and leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
-            == pki.authority_key_id(issuer)
+            and known is not None
+            and known.status is Status.VALID
+            and known.authority_id in trusted
         )

@@ -74,7 +74,7 @@ def create(
             )  # fmt: skip
             return await _as_default(tx, made) if default else made
 
-    _run(f"an authority {name}", work, as_json=as_json)
+    _run(f"an authority {name}", work, as_json=as_json, new=True)
 
 
 @app.command("import")
@@ -108,7 +108,7 @@ def import_(
             added = await certify.import_authority(tx, name, issuer)
             return await _as_default(tx, added) if default else added
 
-    _run(f"an authority {name}", work, as_json=as_json)
+    _run(f"an authority {name}", work, as_json=as_json, new=True)
 
 
 @app.command()
@@ -321,12 +321,12 @@ def _step(name: str, step: "Callable[[Tx, Authority], Awaitable[Authority]]", *,
     _run(f"authority {name}", work, as_json=as_json)
 
 
-def _run(what: str, work: "Callable[[Desk], Awaitable[Authority]]", *, as_json: bool) -> None:
-    """Do the work, and show the authority that it is about as it stands now."""
+def _run(what: str, work: "Callable[[Desk], Awaitable[Authority]]", *, as_json: bool, new: bool = False) -> None:
+    """Do the work, and show the authority that it is about as it stands now. `new`: as `on_registry`."""
 
     async def told(desk: Desk) -> "tuple[Authority, datetime]":
         with about(what):
             return await work(desk), now()
 
-    authority, at = on_registry(told)
+    authority, at = on_registry(told, new=new)
     output.show(described_authority(authority, at), as_json=as_json)

@@ -165,12 +165,12 @@ def export(
             async for lines in _exported(desk, pem=pem):
                 files.write_to(out, file, "".join(lines))
                 count += len(lines)
-                bar.update(task, done=f"{count:,} certificates")
+                bar.update(task, done=output.counted(count, "certificate"))
         return count
 
     count = on_registry(work)
     if file != files.STANDARD:
-        output.note(f"{count:,} certificates in {file}")
+        output.note(f"{output.counted(count, 'certificate')} in {file}")
 
 
 async def _exported(desk: Desk, *, pem: bool) -> "AsyncIterator[list[str]]":

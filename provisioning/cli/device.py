@@ -86,11 +86,18 @@ def create(
         async with desk.database.begin() as tx:
             outcome, made = await _put(tx, spec)
             if outcome != load.Outcome.CREATED:
-                raise Failure(f"there is a device {made.product}/{made.key} ({made.group}:{made.serial}) already; "
-                              "`gatehouse device set` changes it")  # fmt: skip
+                raise Failure(f"there is a device {_names(made)} already; `gatehouse device set` changes it")
         return made
 
-    output.show(output.described(on_registry(work, protocol), reveal=True), as_json=as_json)
+    made = on_registry(work, protocol, new=True)
+    output.show(output.described(made, reveal=True, without=output.UNKNOWN_YET), as_json=as_json)
+
+
+def _names(device: "Device") -> str:
+    """Those that it has."""
+    by_key = f"{device.product}/{device.key}" if device.key else ""
+    by_serial = f"{device.group}:{device.serial}" if device.serial else ""
+    return f"{by_key} ({by_serial})" if by_key and by_serial else by_key or by_serial
 
 
 @app.command("list")

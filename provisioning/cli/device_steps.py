@@ -4,6 +4,7 @@
 Each holds on a running service within a second, in whichever process it runs: the database tells it.
 """
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,8 +26,10 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _step(at: "Address", step: "Callable[[Desk, Tx, Device], Awaitable[object]]", done: str, *, as_json: bool) -> None:
-    """Find the device, do the step in the same transaction, and say what came of it."""
+def _step(
+    at: "Address", step: "Callable[[Desk, Tx, Device], Awaitable[object]]", done: str, *, as_json: bool
+) -> "Device":
+    """Find the device, do the step in the same transaction, and say what came of it. The device as it is now."""
 
     async def work(desk: Desk) -> "Device":
         from provisioning.store import devices
@@ -41,6 +44,7 @@ def _step(at: "Address", step: "Callable[[Desk, Tx, Device], Awaitable[object]]"
         output.print_json(output.described(device))
     else:
         print(f"{output.clean(at)} {done.format(**output.described(device))}")
+    return device
 
 
 def disable(
@@ -97,7 +101,10 @@ def reset(
 
         await registry.reset(tx, which)
 
-    _step(address(protocol, product, device, group, serial), step, "is reset: {state}", as_json=as_json)
+    now = _step(address(protocol, product, device, group, serial), step, "is reset: {state}", as_json=as_json)
+    if now.secret and not as_json:
+        shown = shlex.join(["gatehouse", "device", "show", now.product, now.key, "--reveal"])
+        output.note(f"it has a new secret; `{output.clean(shown)}` shows it")
 
 
 def allocate(

@@ -54,7 +54,8 @@ def create(
                 raise Failure(f"there is a group {spec.key} already; `gatehouse group set` changes it")
         return made
 
-    output.show(output.described(on_registry(work, protocol), reveal=True), as_json=as_json)
+    made = on_registry(work, protocol, new=True)
+    output.show(output.described(made, reveal=True, without=output.UNKNOWN_YET), as_json=as_json)
 
 
 @app.command("list")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 HIDDEN: Final = frozenset({"secret", "password"})
 INTERNAL: Final = frozenset({"id", "product_id"})
+UNKNOWN_YET: Final = ("created_at",)
+"""What only the database knows of a thing that was made a moment ago."""
 NOTHING: Final = "-"
 WRAPPED: Final = ("name", "subject")
 LINE_BREAKS: Final = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
@@ -59,6 +61,11 @@ def _json(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} has no JSON")
+
+
+def counted(count: int, thing: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def note(text: str) -> None:
@@ -114,21 +121,25 @@ def table(
 ) -> None:
     """Draw a table on the terminal. `numbers`: all columns but the first are aligned to the right.
 
-    `wrapped`: columns that may take several lines where the terminal is narrow.
+    `wrapped`: columns that take several lines where the terminal is narrow; the others follow when that is not enough.
     """
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    def whole(text: str) -> Text:
+        """Folded where there is no room, also in a column that does not wrap: rich would cut it."""
+        return Text(text, no_wrap=False, overflow="fold")
+
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for at, column in enumerate(columns):
         drawn.add_column(
-            column.replace("_", " "), justify="right" if numbers and at else "left", overflow="fold",
+            whole(column.replace("_", "\n")), justify="right" if numbers and at else "left", overflow="fold",
             no_wrap=column not in wrapped,
         )  # fmt: skip
     for line in lines:
-        drawn.add_row(*map(Text, line))
+        drawn.add_row(*map(whole, line))
     Console(highlight=False).print(drawn)
 
 
@@ -163,4 +174,4 @@ def deleted(kind: str, name: str, devices: int, *, as_json: bool) -> None:
     if as_json:
         print_json({"outcome": "deleted", "type": kind, "name": name, "devices": devices})
     else:
-        print(f"deleted {kind} {clean(name)}" + (f" and {devices} devices" if devices else ""))
+        print(f"deleted {kind} {clean(name)}" + (f" and {counted(devices, 'device')}" if devices else ""))

@@ -54,7 +54,8 @@ def create(
                 raise Failure(f"there is a product {spec.key} already; `gatehouse product set` changes it")
         return made
 
-    output.show(output.described(on_registry(work, protocol), reveal=True, without=("devices",)), as_json=as_json)
+    made = on_registry(work, protocol, new=True)
+    output.show(output.described(made, reveal=True, without=("devices", *output.UNKNOWN_YET)), as_json=as_json)
 
 
 @app.command("list")

@@ -116,20 +116,47 @@ def run(work: "Callable[[Settings], Coroutine[Any, Any, T]]", **overrides: objec
         leave(FAILED, f"unexpected {kind}: {error} (GATEHOUSE_LOG__LEVEL=debug shows where)")
 
 
-def on_registry(work: Callable[[Desk], Coroutine[Any, Any, T]], protocol: str = "enos") -> T:
-    """Do the work on the registry of the settings, migrated and open. As `run`."""
+def on_registry(work: Callable[[Desk], Coroutine[Any, Any, T]], protocol: str = "enos", *, new: bool = False) -> T:
+    """Do the work on the registry of the settings, migrated and open. As `run`.
+
+    `new`: where there is none, one is made; otherwise that is an error, for an empty one answers nobody's question.
+    """
 
     async def opened(settings: "Settings") -> T:
-        from provisioning.opening import registry
+        from provisioning.opening import StartError, registry
         from provisioning.protocols import protocols
 
         vendors = {vendor.name: vendor for vendor in protocols(settings)}
         if protocol not in vendors:
             raise Failure(f"there is no protocol {protocol}; there is {', '.join(vendors)}")
+        if new:
+            announce_new(settings)
+        elif is_new(settings):
+            raise StartError(f"there is no database in {settings.data_dir.absolute()}: name the data directory of the "
+                             "service by GATEHOUSE_DATA_DIR; `gatehouse serve` makes a new one")  # fmt: skip
         async with registry(settings) as database:
             return await work(Desk(settings, database, vendors[protocol]))
 
     return run(opened)
+
+
+def is_new(settings: "Settings") -> bool:
+    """Would the embedded database have to be made first?"""
+    if settings.database.url is not None:
+        return False
+    try:
+        (settings.data_dir / "postgres" / "PG_VERSION").stat()
+    except OSError as error:  # where something is in the way, whoever opens it says what
+        return isinstance(error, FileNotFoundError)
+    return False
+
+
+def announce_new(settings: "Settings") -> None:
+    """Say where a new database comes to be, if one does: the folder may not be the one that was meant."""
+    from provisioning.cli.output import clean, note
+
+    if is_new(settings):
+        note(f"gatehouse: makes a new database in {clean(settings.data_dir.absolute())}")
 
 
 def leave(code: int, why: object) -> NoReturn:

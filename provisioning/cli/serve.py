@@ -11,7 +11,7 @@ import typer
 
 from provisioning.cli import output
 from provisioning.cli.options import Json
-from provisioning.cli.run import raise_file_limit, run
+from provisioning.cli.run import announce_new, raise_file_limit, run
 
 if TYPE_CHECKING:
     from provisioning.settings import Settings
@@ -33,6 +33,7 @@ def serve(
         log.configure(settings.log.format, settings.log.level)
         raise_file_limit()
         stop = _stop_signal()
+        announce_new(settings)
         async with gatehouse(settings) as running:
             if text := await tour(running):
                 output.note(text)
@@ -71,5 +72,6 @@ def migrate(as_json: Json = False) -> None:
 async def _migrate(settings: "Settings") -> "list[Migration]":
     from provisioning.opening import migrated
 
+    announce_new(settings)
     async with migrated(settings) as (_, _, applied):
         return applied

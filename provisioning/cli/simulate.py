@@ -135,12 +135,18 @@ async def _registered(desk: Desk, plan: "Plan", fleet: "list[tuple[Road, str]]",
             async with desk.database.begin() as tx:
                 await load.put_devices(tx, [desk.device(product=plan.product, key=key) for key in part])
         if keys:
-            output.note(f"added {len(keys)} devices {keys[0]} … {keys[-1]} to product {plan.product}")
+            added = f"device {keys[0]}" if len(keys) == 1 else f"{len(keys):,} devices {_common(keys)}…"
+            output.note(f"added {added} to product {plan.product}")
         yield
     finally:
         if not keep:
             count = await _delete(desk, plan, keys, serials)
-            output.note(f"deleted {count} simulated devices")
+            output.note(f"deleted {output.counted(count, 'simulated device')}")
+
+
+def _common(names: list[str]) -> str:
+    """What they all begin with: their numbers are no row, others of the fleet take the other road."""
+    return f"{names[0].rpartition('-')[0]}-"
 
 
 def _chunks(names: list[str]) -> list[list[str]]:
@@ -177,6 +183,6 @@ def _print(report: "Report", *, as_json: bool) -> None:
     columns = ("step", "count", "p50", "p95", "p99", "max")
     lines = [{"p50": None, "p95": None, "p99": None, "max": None} | {"step": step} | row for step, row in steps.items()]
     output.rows(columns, lines, as_json=False, numbers=True)
-    print(f"{devices:,} devices in {report.seconds:.1f} s, {report.wrong} wrong (times in ms)")
+    print(f"{output.counted(devices, 'device')} in {report.seconds:.1f} s, {report.wrong} wrong (times in ms)")
     for error in report.errors:
         output.note(output.clean(error))

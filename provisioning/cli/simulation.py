@@ -43,6 +43,14 @@ class WrongAnswerError(Exception):
     """The service did not do what the contract says; the text says at which step, and what it did."""
 
 
+class UnreachableError(WrongAnswerError):
+    """Nobody is at an address: that is the same for each device, and told once."""
+
+    def __init__(self, host: str, port: int) -> None:
+        at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        super().__init__(f"cannot reach {at}: a service must run there; `gatehouse serve` starts one")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Where the service is, and with what the devices prove themselves."""
@@ -115,8 +123,9 @@ async def play(
                 report.right += 1
             except WrongAnswerError as error:
                 report.wrong += 1
-                if len(report.errors) < TOLD:
-                    report.errors.append(f"{name}: {error}")
+                told = str(error) if isinstance(error, UnreachableError) else f"{name}: {error}"
+                if len(report.errors) < TOLD and told not in report.errors:
+                    report.errors.append(told)
             finally:
                 free.release()
             on_done(report)
@@ -151,7 +160,7 @@ class Player:
         async with self._step("login"):
             client = self._client(signed_login(identity, secret, timestamp=str(now_ms())), address)
             with self._report.timed("login"):
-                await client.__aenter__()
+                await _enter(client, address)
         try:
             await self._post(client, identity)
         finally:
@@ -165,6 +174,10 @@ class Player:
                 yield
         except TimeoutError:
             raise WrongAnswerError(f"{name}: no answer within {self._plan.timeout:g} s") from None
+        except aiohttp.ClientConnectorError as error:
+            raise UnreachableError(error.host, error.port) from error
+        except UnreachableError:
+            raise
         except (aiohttp.ClientError, aiomqtt.MqttError, OSError, ValueError, KeyError, TypeError) as error:
             raise WrongAnswerError(f"{name}: {type(error).__name__}: {str(error)[:QUOTED]}") from error
         except WrongAnswerError as error:
@@ -205,7 +218,7 @@ class Player:
         topic = wire.activation_topic(identity)
         async with self._step("activation"), AsyncExitStack() as stack:
             with self._report.timed("activation"):
-                client = await stack.enter_async_context(_connected(self._client(login, self._plan.mqtt)))
+                client = await stack.enter_async_context(_connected(self._client(login, self._plan.mqtt), self._plan.mqtt))
                 message = await anext(aiter(client.messages))
             secret = _pushed(message, topic, identity)
             reply = {"id": "1", "code": SUCCESS, "data": None}
@@ -227,12 +240,22 @@ class Player:
 
 
 @asynccontextmanager
-async def _connected(client: aiomqtt.Client) -> AsyncIterator[aiomqtt.Client]:
-    await client.__aenter__()
+async def _connected(client: aiomqtt.Client, address: tuple[str, int]) -> AsyncIterator[aiomqtt.Client]:
+    await _enter(client, address)
     try:
         yield client
     finally:
         await _leave(client)
+
+
+async def _enter(client: aiomqtt.Client, address: tuple[str, int]) -> None:
+    """Log in. Raises: UnreachableError; MqttError, when the login is refused."""
+    try:
+        await client.__aenter__()
+    except aiomqtt.MqttError as error:
+        if isinstance(error.__context__, OSError):  # aiomqtt keeps of it the text alone
+            raise UnreachableError(*address) from error
+        raise
 
 
 async def _leave(client: aiomqtt.Client) -> None:

@@ -35,8 +35,9 @@ DRAW_EVERY: Final = 200
 class Lines:
     """The lines of a file as bytes. One that is longer than `longest` comes cut, just too long to be taken."""
 
-    def __init__(self, file: BinaryIO, longest: int) -> None:
+    def __init__(self, file: BinaryIO, longest: int, name: str) -> None:
         self._file = file
+        self._name = name
         self._longest = longest
         self.read = 0
         """Bytes so far."""
@@ -54,7 +55,7 @@ class Lines:
         try:
             return self._file.readline(self._longest + 2)
         except OSError as error:
-            raise Failure(f"cannot read on: {error}") from error
+            raise Failure(f"cannot read {self._name} to its end: {error.strerror or error}") from error
 
 
 class Reporter:
@@ -88,7 +89,7 @@ class Reporter:
             output.print_json({"summary": {**counts, "dry_run": dry_run, "seconds": round(seconds, 3)}})
         elif output.is_terminal():
             output.table(tuple(counts), [[f"{count:,}" for count in counts.values()]])
-            print(f"{summary.total:,} rows in {seconds:.1f} s" + (", nothing was changed (dry run)" if dry_run else ""))
+            print(f"{output.counted(summary.total, 'row')} in {seconds:.2f} s" + (", nothing was changed (dry run)" if dry_run else ""))
         else:
             print(", ".join(f"{count} {name}" for name, count in counts.items()) + (" (dry run)" if dry_run else ""))
 
@@ -120,7 +121,7 @@ def import_file(
         so_far = Summary()
         started = time.monotonic()
         with _opened(file) as source, output.progress("import") as bar:
-            lines = Lines(source, LONGEST_LINE)
+            lines = Lines(source, LONGEST_LINE, "stdin" if file == STANDARD else file)
             task = bar.add_task("import", total=_size(source), done="")
 
             def on_result(result: Result) -> None:
@@ -128,12 +129,12 @@ def import_file(
                 report(result)
                 if so_far.total % DRAW_EVERY == 0:
                     rate = so_far.total / (time.monotonic() - started)
-                    bar.update(task, completed=lines.read, done=f"{so_far.total:,} rows, {rate:,.0f}/s")
+                    bar.update(task, completed=lines.read, done=f"{output.counted(so_far.total, 'row')}, {rate:,.0f}/s")
 
             try:
                 summary = await import_rows(desk.database, lines, readers, dry_run=dry_run, on_result=on_result)
             except Refusal as refusal:
-                done = "nothing" if dry_run else f"{so_far.total} rows"
+                done = "nothing" if dry_run else output.counted(so_far.total, "row")
                 raise Failure(
                     f"stopped: {refusal.detail.get('error', refusal)}; {done} done, repeat the import"
                 ) from refusal
@@ -143,7 +144,7 @@ def import_file(
         return summary
 
     with _immediate_interrupts():
-        summary = on_registry(work)
+        summary = on_registry(work, new=not dry_run)
     if summary.failed:
         raise typer.Exit(FAILED)
 
@@ -206,12 +207,12 @@ def export_file(
             async for lines in _pages(desk, vendors):
                 write_to(out, file, "".join(lines))
                 count += len(lines)
-                bar.update(task, done=f"{count:,} rows")
+                bar.update(task, done=output.counted(count, "row"))
         return count
 
     count = on_registry(work, protocol or "enos")
     if file != STANDARD:
-        output.note(f"{count:,} rows in {file}; their secrets are in it")
+        output.note(f"{output.counted(count, 'row')} in {file}, with all secrets")
 
 
 async def _pages(desk: Desk, vendors: "Sequence[VendorProtocol]") -> AsyncIterator[list[str]]:

@@ -97,16 +97,9 @@ class Presence:
                 raise
 
     async def _hold(self) -> None:
+        # What comes and goes meanwhile is settled by the next `note`, after this.
         live = iter(list(self._live.items()))
-        while taken := list(islice(live, MOST_AT_ONCE)):
-            # What has changed since is not written yet, and will be settled by `note`.
-            part = {
-                device_id: login
-                for device_id, login in taken
-                if self._live.get(device_id) == login and device_id not in self._changes
-            }
-            if not part:
-                continue
+        while part := dict(islice(live, MOST_AT_ONCE)):
             async with self._database.begin() as tx:
                 lost = await presence.hold(tx, self.node, part, self._clock())
             self._give_up(lost)

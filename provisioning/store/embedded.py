@@ -49,6 +49,8 @@ def _is_alive(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+    except (psutil.AccessDenied, OSError):  # too many open files, say: there is something that we cannot ask
+        return True
 
 
 def _binaries(pgdata: Path) -> Path:
@@ -152,7 +154,8 @@ class _Server:
         except BlockingIOError:
             pass  # others use it
         except (EmbeddedError, OSError, psutil.Error) as error:
-            log.get().warning("database.embedded", outcome="failed", reason="not stopped", error=str(error))
+            if self._use is not None:  # else the start failed, and has said why
+                log.get().warning("database.embedded", outcome="failed", reason="not stopped", error=str(error))
         finally:
             if self._use is not None:
                 self._use.close()

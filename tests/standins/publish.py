@@ -31,7 +31,11 @@ def main() -> int:
 
     client.on_connect = on_connect
     client.on_publish = lambda client, *_: client.disconnect()
-    client.connect(a.h, a.p)
+    try:
+        client.connect(a.h, a.p)
+    except OSError as error:
+        print(f"Unable to connect ({error}).", file=sys.stderr)
+        return 1
     client.loop_forever()
     if refused:
         print(f"Connection error: Connection Refused: {refused[0]}.", file=sys.stderr)

@@ -18,6 +18,8 @@ async def test_create_in_a_product_allocates(filled: Command) -> None:
     assert (made["state"], len(made["key"]), len(made["secret"])) == ("allocated", 10, 32)
     shown = (await filled("device", "show", "pk1", made["key"], "--json")).row
     assert "secret" not in shown
+    assert "created_at" not in made
+    assert shown["created_at"]
     assert shown["asset"] == made["asset"]
 
 
@@ -33,6 +35,11 @@ async def test_creating_what_exists_fails_and_changes_nothing(filled: Command) -
     for names in (["pk1", "dk1"], ["--group", "g1", "--serial", "SN1"], ["pk1", "dk1", "--secret", "second"]):
         refused = await filled("device", "create", *names, "--name", "other", code=1)
         assert refused.err.startswith("gatehouse: there is a device pk1/dk1 (g1:SN1) already"), names
+    await filled("device", "create", "pk1", "plain")
+    await filled("device", "create", "--group", "g1", "--serial", "SN2")
+    for names, name in ((["pk1", "plain"], "pk1/plain"), (["--group", "g1", "--serial", "SN2"], "g1:SN2")):
+        refused = await filled("device", "create", *names, code=1)
+        assert refused.err.startswith(f"gatehouse: there is a device {name} already; "), names
     taken = await filled("device", "create", "pk1", "dk2", "--group", "g1", "--serial", "SN1", code=1)
     assert taken.err == "gatehouse: serial is taken by another one\n"
     shown = (await filled("device", "show", "pk1", "dk1", "--reveal", "--json")).row

@@ -41,14 +41,18 @@ async def test_allocate_and_reset(filled: Command) -> None:
     assert done.out == "g1:SN1 is allocated: pk1/dk2\n"
     assert (await shown(filled, "pk1", "dk2"))["secret"] == "second"
     assert "cannot allocate" in (await filled("device", "allocate", *BY_SERIAL, code=1)).err
-    assert (await filled("device", "reset", "pk1", "dk2")).out == "pk1/dk2 is reset: registered\n"
+    reset = await filled("device", "reset", "pk1", "dk2")
+    assert (reset.out, reset.err) == ("pk1/dk2 is reset: registered\n", "")
     assert (await shown(filled, *BY_SERIAL))["secret"] == ""
     await filled("device", "allocate", *BY_SERIAL)
     assert (await shown(filled, *BY_SERIAL))["key"] == "dk2", "its key stays its own"
 
 
 async def test_reset_of_a_device_without_serial_number_gives_it_a_new_secret(filled: Command) -> None:
-    assert (await filled("device", "reset", "pk1", "dk1")).out == "pk1/dk1 is reset: allocated\n"
+    reset = await filled("device", "reset", "pk1", "dk1")
+    assert reset.out == "pk1/dk1 is reset: allocated\n"
+    assert reset.err == "it has a new secret; `gatehouse device show pk1 dk1 --reveal` shows it\n"
+    assert (await filled("device", "reset", "pk1", "dk1", "--json")).err == ""
     assert (await shown(filled, "pk1", "dk1"))["secret"] not in {"", "first"}
 
 

@@ -51,6 +51,23 @@ def test_secrets_are_shown_to_who_asks(thing: Product | Group | Device, capsys: 
         assert "hush" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("width", "columns"), [(60, 8), (20, 3), (1, 1)])
+def test_a_table_loses_no_character_on_a_narrow_terminal(
+    width: int, columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    keys = [chr(ord("a") + n) * 14 for n in range(columns)]
+    output.table([f"column_{n}" for n in range(columns)], [keys], wrapped=("column_1",))
+    shown = capsys.readouterr().out
+    assert all(len(line) <= max(width, columns) for line in shown.splitlines())
+    assert [shown.partition("─")[2].count(key[0]) for key in keys] == [14] * columns
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "0 rows"), (1, "1 row"), (2_000, "2,000 rows")])
+def test_one_is_not_many(count: int, words: str) -> None:
+    assert output.counted(count, "row") == words
+
+
 def test_a_table_takes_names_literally(capsys: pytest.CaptureFixture[str]) -> None:
     output.table(("name",), [["[red]not markup[/red]"]])
     assert "[red]not markup[/red]" in capsys.readouterr().out

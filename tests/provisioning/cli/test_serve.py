@@ -52,7 +52,8 @@ async def test_a_port_that_is_taken(spawn: Spawn, database_url: str, protocol: s
     first = await spawn("serve", **service_environment(database_url))
     port = (await first.ready())[protocol.lower()]
     line = await refused(spawn, **service_environment(database_url, **{f"GATEHOUSE_{protocol}__PORT": str(port)}))
-    assert line.startswith(f"gatehouse: {protocol.lower()}: cannot listen on 127.0.0.1:{port}")
+    assert line == (f"gatehouse: {protocol.lower()}: cannot listen on 127.0.0.1:{port}: the address is in use; "
+                    f"another port by GATEHOUSE_{protocol}__PORT")  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,9 @@ async def test_a_port_that_is_taken(spawn: Spawn, database_url: str, protocol: s
         ("GATEHOUSE_HTTP__PROT", "8080", "GATEHOUSE_HTTP__PROT is not a setting"),
         ("GATEHOUSE_MASTER_KEY", "short", "master key"),
         ("GATEHOUSE_DATABASE__URL", "postgresql://127.0.0.1:1/nothing", "database"),
-        ("GATEHOUSE_DEMO", "/nowhere", "demo: cannot read /nowhere"),
+        ("GATEHOUSE_DEMO", "/nowhere", "demo: cannot read /nowhere: no such file or directory"),
+        ("GATEHOUSE_DEMO", "/bin/sh", "demo: cannot read /bin/sh: it is not UTF-8"),
+        ("GATEHOUSE_MQTT__HOST", "192.0.2.1", "192.0.2.1:0: cannot assign requested address"),
     ],
 )
 async def test_a_wrong_setting(spawn: Spawn, database_url: str, variable: str, value: str, words: str) -> None:
@@ -91,6 +94,39 @@ async def test_without_a_url_the_database_is_in_the_data_directory(spawn: Spawn,
     environment = {"GATEHOUSE_DATA_DIR": str(data_directory), "GATEHOUSE_LOG__FORMAT": "json"}
     process = await spawn("product", "create", "pk1", **environment)
     assert await process.wait() == 0, process.errors
+    assert process.errors == [f"gatehouse: makes a new database in {data_directory}"]
     process = await spawn("product", "list", **environment)
     assert await process.wait() == 0, process.errors
+    assert process.errors == []
     assert process.lines == ["pk1\t-\tno\tno\tno\t0\tno"]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("device", "list"),
+        ("product", "show", "pk1"),
+        ("export", "-"),
+        ("import", "--dry-run", "-"),
+        ("ca", "list"),
+        ("simulate", "enos"),
+    ],
+)
+async def test_who_only_asks_makes_no_database(spawn: Spawn, data_directory: Path, args: tuple[str, ...]) -> None:
+    process = await spawn(*args, cwd=data_directory, PYTHONPATH=str(ROOT), GATEHOUSE_DATA_DIR="data")
+    assert await process.wait() == 2, process.lines
+    (line,) = process.errors
+    assert line.startswith(f"gatehouse: there is no database in {data_directory / 'data'}: ")
+    assert "GATEHOUSE_DATA_DIR" in line
+    assert list(data_directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("args", [("migrate",), ("import", "-"), ("ca", "create", "own"), ("serve",)])
+async def test_who_makes_a_database_says_where(spawn: Spawn, data_directory: Path, args: tuple[str, ...]) -> None:
+    ports = {f"GATEHOUSE_{name}__PORT": "0" for name in ("HTTP", "HTTPS", "MQTT", "MQTTS")}
+    process = await spawn(*args, GATEHOUSE_DATA_DIR=str(data_directory), GATEHOUSE_LOG__FORMAT="json", **ports)
+    if args == ("serve",):
+        await process.ready()
+        process.process.terminate()
+    assert await process.wait() == 0, process.errors
+    assert process.errors == [f"gatehouse: makes a new database in {data_directory}"]

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import re
 
 import pytest
 
@@ -25,12 +26,14 @@ async def test_a_fleet_lives_through_both_roads_and_is_gone_again(spawned: Comma
     counts = {step: row["count"] for step, row in done.row["ms"].items()}
     assert counts == {"bootstrap": 10, "activation": 10, "login": 20, "post": 20}
     assert all(0 < row["p50"] <= row["p95"] <= row["p99"] <= row["max"] for row in done.row["ms"].values())
+    assert re.search(r"^added 10 devices sim-\w+-… to product pk1$", done.err, re.MULTILINE)
     assert "deleted 20 simulated devices" in done.err
     assert (await spawned("device", "list")).out == ""
 
 
 async def test_keep_and_mix_and_rate(spawned: Command, ports: list[str]) -> None:
     done = await spawned("simulate", "enos", "--count", "4", "--mix", "0.25", "--rate", "100", "--keep", *ports)
+    assert re.search(r"^added device sim-\w+-0003 to product pk1$", done.err, re.MULTILINE)
     assert done.table[0][:2] == ["bootstrap", "3"]
     assert done.table[1][:2] == ["activation", "1"]
     kept = (await spawned("device", "list", "--json")).rows
@@ -66,6 +69,11 @@ async def test_nobody_there(spawned: Command, ports: list[str]) -> None:
     done = await spawned("simulate", "enos", "--count", "300", *nobody, "--json", code=1)
     assert 50 <= done.row["devices"] < 300
     assert done.row["errors"][-1].startswith("stopped after ")
+    few = await spawned("simulate", "enos", "--count", "6", "--mix", "0", *nobody, "--json", code=1)
+    words = "cannot reach 127.0.0.1:1: a service must run there; `gatehouse serve` starts one"
+    assert few.row["errors"] == [words]
+    few = await spawned("simulate", "enos", "--count", "6", "--mix", "1", *nobody, "--json", code=1)
+    assert few.row["errors"] == [words]
 
 
 async def test_what_is_missing_in_the_registry_is_said(command: Command) -> None:

@@ -36,6 +36,7 @@ async def test_three_commands_that_a_shell_reads(serve: Serve) -> None:
         shlex.split(line, comments=True) for line in lines if line.startswith("  ") and not line.startswith("  #")
     ]
     assert [words[0] for words in commands if words[0] in {"curl", "mosquitto_pub"}] == ["curl", "mosquitto_pub"]
+    assert next(words for words in commands if words[0] == "curl")[-1] == "echo", "the answer has no newline"
     assert len(commands) == 3
     assert all(len(line) == len(line.rstrip()) for line in lines)
 

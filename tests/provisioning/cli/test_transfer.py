@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import io
 import json
 import os
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from provisioning.cli.run import Failure
 from provisioning.cli.transfer import Lines
 from provisioning.core.importing import LONGEST_LINE
 from provisioning.store.database import Database
@@ -34,7 +36,7 @@ def fleet(count: int, prefix: str = "d") -> list[dict[str, object]]:
 
 def test_lines_are_cut_when_they_are_too_long_and_the_next_ones_are_whole() -> None:
     file = io.BytesIO(b"a\r\n" + b"x" * 1_000 + b"\n\nb\n" + b"y" * 11 + b"\nc")
-    lines = Lines(file, 10)
+    lines = Lines(file, 10, "f")
     assert [line if len(line) <= 10 else len(line) for line in lines] == [b"a", 12, b"", b"b", 11, b"c"]
     assert lines.read == 3 + 1_001 + 1 + 2 + 12 + 1
 
@@ -52,8 +54,17 @@ def test_a_line_without_end_is_no_burden() -> None:
             assert 0 < size <= LONGEST_LINE + 2
             return b"z" * size if self.left > 0 else b""
 
-    (only,) = list(Lines(Endless(), LONGEST_LINE))  # type: ignore[arg-type]
+    (only,) = list(Lines(Endless(), LONGEST_LINE, "f"))  # type: ignore[arg-type]
     assert len(only) == LONGEST_LINE + 2
+
+
+def test_a_file_that_ends_in_an_error_is_named() -> None:
+    class Failing(io.RawIOBase):
+        def readline(self, _size: int | None = -1, /) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(Failure, match="^cannot read /a/file to its end: Input/output error$"):
+        list(Lines(Failing(), LONGEST_LINE, "/a/file"))  # type: ignore[arg-type]
 
 
 # --- import ---
@@ -178,7 +189,7 @@ async def test_an_export_imported_elsewhere_gives_the_same_export(command: Comma
     await command("import", written(tmp_path / "f", *rows))
     await command("device", "reset", "pk1", "dk3")  # its key stays reserved; it has no secret
     first, second = tmp_path / "first", tmp_path / "second"
-    assert (await command("export", str(first))).err == f"8 rows in {first}; their secrets are in it\n"
+    assert (await command("export", str(first))).err == f"8 rows in {first}, with all secrets\n"
     assert stat.S_IMODE(first.stat().st_mode) == 0o600
     for product in ("pk1", "pk2"):
         await command("product", "delete", product, "--cascade")

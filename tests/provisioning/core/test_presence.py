@@ -328,6 +328,30 @@ async def test_what_was_not_looked_up_is_looked_up_later(postgres: str, database
         await is_online(database, fleet)
 
 
+async def test_who_comes_back_during_the_look_up_stays(
+    database: Database, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = store.hold
+
+    async def back_meanwhile(*arguments: object) -> list[Lost]:
+        one.came(fleet.device.id)
+        return await hold(*arguments)  # type: ignore[arg-type]
+
+    async with nodes(database) as both:
+        one, two = both.all
+        one.came(fleet.device.id, ago=20)
+        await both.flush(one)
+        two.came(fleet.device.id, ago=10)
+        await both.flush(two)
+        monkeypatch.setattr(store, "hold", back_meanwhile)
+        one.presence.hold()
+        await both.flush(one)
+        assert one.live
+        await both.settle()
+        assert both.live == [one]
+        assert await row(database, fleet.device.id) == (one.presence.node, True)
+
+
 @pytest.mark.parametrize("seed", range(12))
 async def test_however_a_device_flips_the_newest_session_alone_stays(
     database: Database, fleet: Fleet, seed: int
