@@ -1,4 +1,4 @@
-"""Measure certificates: leaves issued per second, and full mutual-TLS handshakes per second beside a bare asyncio server.
+"""Measure certificates: leaves issued per second, and full mutual-TLS handshakes per second beside a bare server.
 
 usage: certificates.py [--leaves N] [--handshakes N] [--rounds N]
 

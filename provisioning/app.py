@@ -150,6 +150,7 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
         at = settings.https.host, _port(settings.https.port, 8_443, settings.http.port)
         https = site(*at, tls.https)
         await _open(stack, "https", at, https.start(), https.stop)
+        endpoints.https_port = https.port
         running = Running(
             settings=settings, database=database, protocols=vendors, sessions=sessions, broker=broker,
             credentials=judging.credentials, presence=presence, metrics=metrics, mqtt=mqtt, mqtts=mqtts, http=http,
@@ -317,7 +318,7 @@ def _application(
         app[WORLD] = world
         app[METRICS] = metrics
         app[REQUEST_TIMEOUT] = settings.http.request_timeout
-        app[health.READINESS] = {"database": database.answers}
+        app[health.READINESS] = {"database": database.answers, "listeners": endpoints.are_known}
         app.add_routes(routes)
         return app
 
@@ -343,19 +344,19 @@ def _watch(running: Running, writes: LoginWrites) -> None:
     watch("queue_depth", "What waits for the database or for devices.", lambda: running.broker.queued, queue="messages")
     watch("credentials_cached", "Entries of the credential cache.", lambda: len(running.credentials))
     watch(
-        "broker_messages",
+        "messages_total",
         "Messages of devices.",
         lambda: mqtt.totals.received + running.mqtts.totals.received,
         direction="received",
     )
     watch(
-        "broker_messages",
+        "messages_total",
         "Messages of devices.",
         lambda: mqtt.totals.sent + running.mqtts.totals.sent,
         direction="sent",
     )
-    watch("broker_messages", "Messages of devices.", lambda: running.broker.dropped, direction="dropped")
-    watch("broker_messages", "Messages of devices.", lambda: running.broker.refused, direction="refused")
+    watch("messages_total", "Messages of devices.", lambda: running.broker.dropped, direction="dropped")
+    watch("messages_total", "Messages of devices.", lambda: running.broker.refused, direction="refused")
 
 
 async def _prune(database: Database, keep_days: int) -> None:

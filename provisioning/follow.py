@@ -70,6 +70,10 @@ class Follower:
                 self._on_authority()
                 self._check()
             case What.CERTIFICATE:
+                log.get().info(
+                    "registry.changed", change="certificate", authority=change.authority, serial=change.serial,
+                    status=change.status,
+                )  # fmt: skip
                 key = (int(change.authority), change.serial)
                 self._holdings.forget(key)
                 if change.status != "valid":

@@ -11,7 +11,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
@@ -51,7 +51,6 @@ class Metrics:
         self._logins = _Counters(self._registry, "logins", "MQTT logins", "protocol", "outcome", "reason")
         self._activations = _Counters(self._registry, "activations", "Dynamic activations", "protocol", "outcome")
         self._requests = _Counters(self._registry, "requests", "HTTP requests", "protocol", "operation", "outcome")
-        self._messages = _Counters(self._registry, "messages", "MQTT application messages", "direction")
         self._login_seconds = _Times(self._registry, "login_seconds", "CONNECT to CONNACK", "protocol")
         self._request_seconds = _Times(
             self._registry, "request_seconds", "HTTP request to answer", "protocol", "operation"
@@ -74,12 +73,8 @@ class Metrics:
         self._requests.add(protocol, operation, outcome)
         self._request_seconds.add(seconds, protocol, operation)
 
-    def message(self, direction: str) -> None:
-        """An application message went `in` or `out`."""
-        self._messages.add(direction)
-
     def watch(self, name: str, help: str, read: Read, **labels: str) -> None:  # noqa: A002 - Prometheus' own word
-        """Expose what `read` gives at each scrape as the gauge `gatehouse_<name>`.
+        """Expose what `read` gives at each scrape as `gatehouse_<name>`: a counter for `…_total`, else a gauge.
 
         One name may be watched once for each set of label values. A `read` that raises shows as NaN.
 
@@ -139,9 +134,10 @@ class _Watched(Collector):
             raise ValueError(f"{name} {labels} is watched already")
         gauge.reads[values] = read
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         for name, gauge in self._gauges.items():
-            family = GaugeMetricFamily(name, gauge.help, labels=gauge.labels)
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            family = kind(name, gauge.help, labels=gauge.labels)
             for values, read in gauge.reads.items():
                 family.add_metric(values, _value(read))
             yield family

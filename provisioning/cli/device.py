@@ -89,8 +89,7 @@ def create(
                 raise Failure(f"there is a device {_names(made)} already; `gatehouse device set` changes it")
         return made
 
-    made = on_registry(work, protocol, new=True)
-    output.show(output.described(made, reveal=True, without=output.UNKNOWN_YET), as_json=as_json)
+    output.show(output.made(on_registry(work, protocol, new=True)), as_json=as_json)
 
 
 def _names(device: "Device") -> str:

@@ -54,8 +54,7 @@ def create(
                 raise Failure(f"there is a group {spec.key} already; `gatehouse group set` changes it")
         return made
 
-    made = on_registry(work, protocol, new=True)
-    output.show(output.described(made, reveal=True, without=output.UNKNOWN_YET), as_json=as_json)
+    output.show(output.made(on_registry(work, protocol, new=True)), as_json=as_json)
 
 
 @app.command("list")

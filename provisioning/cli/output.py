@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
 HIDDEN: Final = frozenset({"secret", "password"})
 INTERNAL: Final = frozenset({"id", "product_id"})
-UNKNOWN_YET: Final = ("created_at",)
-"""What only the database knows of a thing that was made a moment ago."""
 NOTHING: Final = "-"
 WRAPPED: Final = ("name", "subject")
+READABLE: Final = 8
+"""Characters that leave a wrapped column readable."""
+GAP: Final = 2
+NARROWEST: Final = 4
+"""Characters of a column, with its gap: a terminal that has no room for them wraps the lines itself."""
 LINE_BREAKS: Final = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
 """Those that JSON does not escape."""
 
@@ -81,6 +84,12 @@ def described(
     return {name: value for name, value in dataclasses.asdict(thing).items() if name not in left_out}
 
 
+def made(thing: "Product | Group | Device", *, without: Iterable[str] = ()) -> dict[str, Any]:
+    """The fields of a thing that was made a moment ago, with its secret. When that was, the database may know alone."""
+    fields = described(thing, reveal=True, without=without)
+    return {name: value for name, value in fields.items() if name != "created_at" or value is not None}
+
+
 def show(fields: Mapping[str, object], *, as_json: bool) -> None:
     """One thing, a field a line."""
     if as_json:
@@ -119,28 +128,34 @@ def table(
     numbers: bool = False,
     wrapped: Sequence[str] = WRAPPED,
 ) -> None:
-    """Draw a table on the terminal. `numbers`: all columns but the first are aligned to the right.
+    """Draw a table on the terminal, of which nothing is cut. `numbers`: all but the first are aligned to the right.
 
     `wrapped`: columns that take several lines where the terminal is narrow; the others follow when that is not enough.
     """
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    def whole(text: str) -> Text:
-        """Folded where there is no room, also in a column that does not wrap: rich would cut it."""
-        return Text(text, no_wrap=False, overflow="fold")
-
+    console = Console(highlight=False)
+    console.width = max(console.width, NARROWEST * len(columns))
+    body = [tuple(line) for line in lines]
+    heads = [column.replace("_", "\n") for column in columns]
+    widths = [
+        max(map(cell_len, (*head.split("\n"), *(line[at] for line in body)))) + GAP for at, head in enumerate(heads)
+    ]
+    needed = (min(width, READABLE) if name in wrapped else width for name, width in zip(columns, widths, strict=True))
+    fits = sum(needed) <= console.width  # where not, rich would cut what must not wrap
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for at, column in enumerate(columns):
         drawn.add_column(
-            whole(column.replace("_", "\n")), justify="right" if numbers and at else "left", overflow="fold",
-            no_wrap=column not in wrapped,
+            heads[at], justify="right" if numbers and at else "left", overflow="fold",
+            no_wrap=fits and column not in wrapped,
         )  # fmt: skip
-    for line in lines:
-        drawn.add_row(*map(whole, line))
-    Console(highlight=False).print(drawn)
+    for line in body:
+        drawn.add_row(*map(Text, line))
+    console.print(drawn)
 
 
 def progress(what: str) -> "Progress":

@@ -54,8 +54,7 @@ def create(
                 raise Failure(f"there is a product {spec.key} already; `gatehouse product set` changes it")
         return made
 
-    made = on_registry(work, protocol, new=True)
-    output.show(output.described(made, reveal=True, without=("devices", *output.UNKNOWN_YET)), as_json=as_json)
+    output.show(output.made(on_registry(work, protocol, new=True), without=("devices",)), as_json=as_json)
 
 
 @app.command("list")

@@ -175,7 +175,7 @@ class Player:
         except TimeoutError:
             raise WrongAnswerError(f"{name}: no answer within {self._plan.timeout:g} s") from None
         except aiohttp.ClientConnectorError as error:
-            raise UnreachableError(error.host, error.port) from error
+            raise UnreachableError(error.host, error.port or 80) from error
         except UnreachableError:
             raise
         except (aiohttp.ClientError, aiomqtt.MqttError, OSError, ValueError, KeyError, TypeError) as error:
@@ -218,7 +218,9 @@ class Player:
         topic = wire.activation_topic(identity)
         async with self._step("activation"), AsyncExitStack() as stack:
             with self._report.timed("activation"):
-                client = await stack.enter_async_context(_connected(self._client(login, self._plan.mqtt), self._plan.mqtt))
+                client = await stack.enter_async_context(
+                    _connected(self._client(login, self._plan.mqtt), self._plan.mqtt)
+                )
                 message = await anext(aiter(client.messages))
             secret = _pushed(message, topic, identity)
             reply = {"id": "1", "code": SUCCESS, "data": None}

@@ -50,7 +50,9 @@ async def tour(running: "Running") -> str:
     if group is not None:
         body = f"{gatehouse} sign enos --group {shlex.quote(group)} --serial {SERIAL}"
         url = f"http://{f'[{host}]' if ':' in host else host}:{http}/2.4.0/bootstrap"
-        parts.append(("A device bootstraps:", f"curl -s -H 'Content-Type: application/json' -d \"$({body})\" {url}; echo"))
+        parts.append(
+            ("A device bootstraps:", f"curl -s -H 'Content-Type: application/json' -d \"$({body})\" {url}; echo")
+        )
         where = [f" --host {mqtt_host}"] if mqtt_host != Mqtt().host else []
         where += [f" --http-port {http}"] if http != Http().port else []
         where += [f" --mqtt-port {mqtt}"] if mqtt != Mqtt().port else []

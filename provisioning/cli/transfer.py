@@ -89,7 +89,10 @@ class Reporter:
             output.print_json({"summary": {**counts, "dry_run": dry_run, "seconds": round(seconds, 3)}})
         elif output.is_terminal():
             output.table(tuple(counts), [[f"{count:,}" for count in counts.values()]])
-            print(f"{output.counted(summary.total, 'row')} in {seconds:.2f} s" + (", nothing was changed (dry run)" if dry_run else ""))
+            print(
+                f"{output.counted(summary.total, 'row')} in {seconds:.2f} s"
+                + (", nothing was changed (dry run)" if dry_run else "")
+            )
         else:
             print(", ".join(f"{count} {name}" for name, count in counts.items()) + (" (dry run)" if dry_run else ""))
 

@@ -111,6 +111,7 @@ class Presence:
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         next_beat = 0.0
+        away = False
         while True:
             try:
                 if loop.time() >= next_beat:
@@ -118,9 +119,11 @@ class Presence:
                         await presence.beat(tx, self.node)
                     next_beat = loop.time() + BEAT_EVERY
                 await self.flush()
+                away = False
             except Refusal as refusal:
-                log.get().warning("presence.flush", outcome="failed", reason=str(refusal.reason))
-                next_beat = 0.0
+                if not away:  # once, and not for each try
+                    log.get().warning("presence.flush", outcome="failed", reason=str(refusal.reason))
+                next_beat, away = 0.0, True
             except Exception:  # noqa: BLE001 - or nobody would be seen any more
                 log.get().exception("presence.flush", outcome="failed", reason="internal")
                 next_beat = 0.0

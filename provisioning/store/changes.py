@@ -19,7 +19,7 @@ from provisioning import log
 
 CHANNEL: Final = "gatehouse"
 CHECK_EVERY: Final = 2.0
-LONGEST_WAIT: Final = 5.0
+LONGEST_WAIT: Final = 2.0
 
 
 class What(StrEnum):

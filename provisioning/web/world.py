@@ -24,6 +24,12 @@ class Endpoints:
     http_host: str = ""
     http_port: int = 0
 
+    https_port: int = 0
+
+    async def are_known(self) -> bool:
+        """Does every listener accept? The last one to start is HTTPS."""
+        return self.https_port != 0
+
     def murl(self, asked_host: str, *, tls: bool = False) -> str:
         """`scheme://host:port`, with nothing behind it; `tls`: for a device that must log in with a certificate."""
         if tls:

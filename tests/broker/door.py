@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import structlog
 from structlog.testing import LogCapture
 
 from broker import activation, client, connection, embedded, listener, plugin
+from broker.connection import Connection
 from broker.embedded import EmbeddedBroker
 from broker.listener import Limits, Listener
 from broker.sessions import Sessions
@@ -79,6 +80,11 @@ class Door:
     @property
     def port(self) -> int:
         return self.listener.port
+
+    @property
+    def connections(self) -> set[Connection]:
+        """Those of the listener; without TLS there are no handshakes among them."""
+        return cast("set[Connection]", self.listener.connections)
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         return [dict(line) for line in self.lines.entries if line["event"] == event]

@@ -31,7 +31,7 @@ def client_of(door: Door, key: str = "dk1") -> Client:
 async def leave(door: Door, client: Raw) -> None:
     client.send(packets.write_disconnect(level=client.level))
     assert await client.read() is None
-    await until(lambda: not door.listener.connections, "the device to be gone")
+    await until(lambda: not door.connections, "the device to be gone")
 
 
 def send(door: Door, topic: str, payload: bytes = SMALL, qos: int = 1) -> None:
@@ -279,7 +279,7 @@ async def test_wills(door: Door, level: int, ending: str, published: bool) -> No
                 client.send(packets.write_disconnect(4, level=5))
             case "disconnect with error":
                 client.send(packets.write_disconnect(0x80, level=5))
-        await until(lambda: not door.listener.connections, "the connection to end")
+        await until(lambda: not door.connections, "the connection to end")
     assert seen(door) == ([Message(SYS + "will", b"gone", qos=1)] if published else [])
 
 
@@ -312,7 +312,7 @@ async def test_a_will_has_no_more_rights_than_its_device(opened: OpenDoor, topic
 async def test_a_retained_will(door: Door) -> None:
     async with door.device(will=Message(SYS + "will", b"gone", retain=True)) as client:
         client.abort()
-    await until(lambda: not door.listener.connections, "the connection to be lost")
+    await until(lambda: not door.connections, "the connection to be lost")
     async with door.device() as client:
         await client.subscribe((SYS + "#", 1))
         assert (await client.read_publish()).message == Message(SYS + "will", b"gone", retain=True)
@@ -335,7 +335,7 @@ async def test_session_present(door: Door, first: bool, second: bool, present: b
             assert await newer.login(Door.connect(clean=second)) == Connack(session_present=present, code=0)
             newer.publish(SYS + "x", b"1")
             assert bool(await newer.ping()) == present, "subscriptions go on with the session"
-    await until(lambda: not door.listener.connections, "both to be gone")
+    await until(lambda: not door.connections, "both to be gone")
     assert len(door.broker._sessions) == (not second)
 
 
@@ -377,7 +377,7 @@ async def test_what_was_not_acknowledged_comes_again_with_dup_and_its_id(door: D
         client.send(packets.write_puback(first[1].packet_id or 0))
         await client.ping()
         client.abort()
-    await until(lambda: not door.listener.connections, "the connection to be lost")
+    await until(lambda: not door.connections, "the connection to be lost")
     send(door, SYS + "later")
     async with door.device(clean=False) as client:
         again = [await client.read_publish() for _ in range(3)]
@@ -423,7 +423,7 @@ async def test_session_expiry_of_mqtt_5(door: Door, connect: int | None, disconn
     async with door.device(level=5, clean=False, session_expiry=connect) as client:
         client.send(packets.write_disconnect(level=5, session_expiry=disconnect))
         assert await client.read() is None
-    await until(lambda: not door.listener.connections, "the connection to end")
+    await until(lambda: not door.connections, "the connection to end")
     assert bool(door.broker._sessions) == stored
 
 
@@ -457,7 +457,7 @@ async def test_what_a_dismissal_leaves(door: Door, reason: Reason, stored: bool)
         await client.subscribe((SYS + "#", 1))
         door.sessions.kick(door.identity(), reason)
         assert await client.read() is None
-    await until(lambda: not door.listener.connections, "the connection to end")
+    await until(lambda: not door.connections, "the connection to end")
     assert bool(door.broker._sessions) == bool(door.broker._subscriptions) == stored
 
 
@@ -486,7 +486,7 @@ async def test_receive_maximum(door: Door) -> None:
             send(door, f"{SYS}{number}")
         assert len(await client.ping()) == 5
         client.abort()
-    await until(lambda: not door.listener.connections, "the connection to be lost")
+    await until(lambda: not door.connections, "the connection to be lost")
     async with door.device(level=5, clean=False, session_expiry=60, receive_maximum=2) as client:
         got = await client.ping()
         assert len(got) == 2, "no more than two at a time, old ones too"
@@ -523,7 +523,7 @@ async def test_a_slow_reader_gets_what_fits_and_in_order(opened: OpenDoor) -> No
     door = await opened(broker={"max_queued": 50})
     async with door.device() as client:
         await client.subscribe((SYS + "#", 1))
-        (connection,) = door.listener.connections
+        (connection,) = door.connections
         client._writer.transport.pause_reading()  # type: ignore[attr-defined]
         count = 0
         while not door.broker.dropped:

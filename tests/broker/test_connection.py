@@ -84,7 +84,7 @@ async def test_bytes_now_and_then_do_not_move_the_connect_deadline(opened: OpenD
 
 async def test_a_look_at_the_port_is_not_worth_a_line(door: Door) -> None:
     async with door.client():
-        await until(lambda: door.listener.connections, "the connection")
+        await until(lambda: door.connections, "the connection")
     await gone(door)
     assert [line["log_level"] for line in door.logged("mqtt.login")] == ["debug"]
 
@@ -115,7 +115,7 @@ async def test_what_is_pipelined_behind_connect_waits_for_the_verdict(door: Door
             + packets.PINGREQ
         )
         if door.judge.hold:
-            await until(lambda: any(c._verdict for c in door.listener.connections), "the question")
+            await until(lambda: any(c._verdict for c in door.connections), "the question")
             assert door.judge.asked == 0
             door.judge.hold.set()
         assert await client.read() == Connack(session_present=False, code=0)
@@ -134,7 +134,7 @@ async def test_many_packets_in_one_segment(door: Door) -> None:
 
 async def test_a_flood_lets_the_others_have_their_turn(door: Door) -> None:
     async with door.device("dk1") as flooder, door.device("dk2") as other:
-        (connection,) = (c for c in door.listener.connections if c._admission and c._admission.identity.device == "dk1")
+        (connection,) = (c for c in door.connections if c._admission and c._admission.identity.device == "dk1")
         flooder.send(packets.write_publish(Message("/sys/pk1/dk1/x", b""), level=4) * 5_000)
         await until(lambda: connection._resting, "the flooder to be interrupted")
         received = door.listener.totals.received
@@ -167,7 +167,7 @@ async def test_the_client_goes_while_the_verdict_is_pending(door: Door) -> None:
     door.judge.hold = asyncio.Event()
     async with door.client() as client:
         client.send(CONNECT_BYTES)
-        await until(lambda: any(c._verdict for c in door.listener.connections), "the question")
+        await until(lambda: any(c._verdict for c in door.connections), "the question")
     # Reading is paused: the end is noticed when the verdict comes, at the latest.
     door.judge.hold.set()
     await gone(door)
@@ -178,7 +178,7 @@ async def test_cancelled_verdicts_get_a_line(door: Door) -> None:
     door.judge.hold = asyncio.Event()
     async with door.client() as client:
         client.send(CONNECT_BYTES)
-        await until(lambda: any(c._verdict for c in door.listener.connections), "the question")
+        await until(lambda: any(c._verdict for c in door.connections), "the question")
         await door.listener.stop()
         assert await client.read() is None
     assert [line["reason"] for line in door.logged("mqtt.login")] == ["shutdown"]
@@ -188,8 +188,8 @@ async def test_a_pending_verdict_buffers_little(door: Door) -> None:
     door.judge.hold = asyncio.Event()
     async with door.client() as client:
         client.send(CONNECT_BYTES)
-        await until(lambda: any(c._verdict for c in door.listener.connections), "the question")
-        (connection,) = door.listener.connections
+        await until(lambda: any(c._verdict for c in door.connections), "the question")
+        (connection,) = door.connections
         client.send(packets.PINGREQ * 2_000_000)
         for _ in range(20):
             await asyncio.sleep(0.005)
@@ -248,7 +248,7 @@ async def test_levels(door: Door, level: int, code: int) -> None:
 )
 async def test_an_announced_size_above_the_cap_closes_at_once(door: Door, head: bytes, kind: str) -> None:
     async with door.device() as client:
-        (connection,) = door.listener.connections
+        (connection,) = door.connections
         client.send(head)
         assert await client.read() is None
         assert not connection._buffer, "nothing is kept"
@@ -299,8 +299,8 @@ async def test_the_time_that_a_verdict_takes_is_not_the_devices(door: Door) -> N
     door.judge.hold = asyncio.Event()
     async with door.client() as client:
         client.send(packets.write_connect(Door.connect(keepalive=1)))
-        await until(lambda: any(c._verdict for c in door.listener.connections), "the question")
-        (connection,) = door.listener.connections
+        await until(lambda: any(c._verdict for c in door.connections), "the question")
+        (connection,) = door.connections
         connection._seen -= 10
         door.judge.hold.set()
         assert isinstance(await client.read(), Connack)
@@ -313,13 +313,13 @@ async def test_keepalive_default_and_cap(door: Door, asked: int, counted: int) -
     async with door.client() as client:
         answer = await client.login(Door.connect(level=5, keepalive=asked))
         assert answer.properties.get(0x13) == (None if asked == counted else counted)
-        (connection,) = door.listener.connections
+        (connection,) = door.connections
         assert connection._keepalive == counted * 1.5
 
 
 async def test_a_reader_that_never_reads_cannot_make_answers_pile_up(door: Door) -> None:
     async with door.device() as client:
-        (connection,) = door.listener.connections
+        (connection,) = door.connections
         transport = connection._transport
         assert transport is not None
         client._writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -338,7 +338,7 @@ async def test_a_reader_that_never_reads_cannot_make_answers_pile_up(door: Door)
 
 async def test_a_device_that_is_slow_to_take_what_it_is_sent_is_alive(door: Door) -> None:
     async with door.device(keepalive=60) as client:
-        (connection,) = door.listener.connections
+        (connection,) = door.connections
         transport = connection._transport
         assert transport is not None
         client._writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -361,7 +361,7 @@ async def test_a_device_that_is_slow_to_take_what_it_is_sent_is_alive(door: Door
 async def test_a_closing_connection_that_takes_nothing_is_cut(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("broker.connection.LINGER", 0.2)
     async with door.device() as client:
-        (connection,) = door.listener.connections
+        (connection,) = door.connections
         assert connection._transport is not None
         client._writer.transport.pause_reading()  # type: ignore[attr-defined]
         connection._transport.write(bytes(20_000_000))
@@ -378,7 +378,7 @@ async def test_the_newest_takes_over(door: Door) -> None:
         await newer.subscribe((SYS + "#", 1))
         newer.publish(SYS + "x", b"1")
         assert (await newer.read_publish()).message.payload == b"1"
-        await until(lambda: len(door.listener.connections) == 1, "the older to be gone")
+        await until(lambda: len(door.connections) == 1, "the older to be gone")
         assert len(door.sessions) == 1
         assert list(door.present.values()) == [2], "two came, and none went as long as one is here"
         (line,) = door.logged("mqtt.disconnect")

@@ -176,7 +176,7 @@ async def test_shutdown_under_load(opened: OpenDoor, load: str) -> None:
         await client.subscribe((SYS + "#", 1))
         if load == "stored":
             client.abort()
-            await until(lambda: not door.listener.connections, "the connection to be lost")
+            await until(lambda: not door.connections, "the connection to be lost")
         for _ in range(500):
             door.broker.route(Message(SYS + "x", bytes(1_000), qos=1))
         await asyncio.wait_for(door.broker.shutdown(), 2)

@@ -34,11 +34,11 @@ async def test_max_connections(opened: OpenDoor) -> None:
     async with door.device("dk1") as one, door.device("dk2"):
         async with door.client() as third:
             assert await third.read() is None
-        assert len(door.listener.connections) == 2
+        assert len(door.connections) == 2
         (line,) = door.logged("mqtt.overload")
         assert (line["reason"], line["connections"]) == ("too_many_connections", 2)
         one.abort()
-        await until(lambda: len(door.listener.connections) == 1, "the first to go")
+        await until(lambda: len(door.connections) == 1, "the first to go")
         async with door.device("dk3"):
             pass
 
@@ -59,9 +59,9 @@ async def test_racing_logins_leave_one(door: Door) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
         clients.append(Raw(reader, writer))
         clients[-1].send(CONNECT_BYTES)
-    await until(lambda: sum(c._verdict is not None for c in door.listener.connections) == 20, "twenty questions")
+    await until(lambda: sum(c._verdict is not None for c in door.connections) == 20, "twenty questions")
     door.judge.hold.set()
-    await until(lambda: len(door.listener.connections) == 1, "nineteen to be taken over")
+    await until(lambda: len(door.connections) == 1, "nineteen to be taken over")
     assert len(door.sessions) == 1
     alive = []
     for client in clients:
@@ -78,7 +78,7 @@ async def test_racing_logins_leave_one(door: Door) -> None:
 
 async def test_stop_closes_everything(door: Door) -> None:
     async with door.device() as one, door.device("dk2", level=5) as two, door.client() as stranger:
-        await until(lambda: len(door.listener.connections) == 3, "three connections")
+        await until(lambda: len(door.connections) == 3, "three connections")
         port = door.port
         await door.listener.stop()
         assert await one.read() is None

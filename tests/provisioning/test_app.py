@@ -529,6 +529,7 @@ class Holder:
 
     device_id = 1
     epoch = 0
+    certificate: tuple[int, str] | None = None
     reason: Reason | None = None
 
     def taken_over(self) -> None:

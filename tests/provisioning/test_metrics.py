@@ -24,13 +24,11 @@ def test_counts_by_label_values() -> None:
     metrics.login("enos", "refused", "not_proven", 0.02)
     metrics.activation("enos", "accepted")
     metrics.request("enos", "bootstrap", "refused", 0.004)
-    metrics.message("in")
     seen = values(metrics)
     assert seen["gatehouse_logins_total", "accepted", "enos", ""] == 2
     assert seen["gatehouse_logins_total", "refused", "enos", "not_proven"] == 1
     assert seen["gatehouse_activations_total", "accepted", "enos"] == 1
     assert seen["gatehouse_requests_total", "bootstrap", "refused", "enos"] == 1
-    assert seen["gatehouse_messages_total", "in"] == 1
 
 
 def test_times_fall_into_buckets_from_a_tenth_of_a_millisecond() -> None:
@@ -83,9 +81,16 @@ def test_a_gauge_is_watched_once() -> None:
 
 def test_instances_share_nothing() -> None:
     one, other = Metrics(), Metrics()
-    one.message("in")
-    assert ("gatehouse_messages_total", "in") in values(one)
-    assert ("gatehouse_messages_total", "in") not in values(other)
+    one.activation("enos", "accepted")
+    assert ("gatehouse_activations_total", "accepted", "enos") in values(one)
+    assert ("gatehouse_activations_total", "accepted", "enos") not in values(other)
+
+
+def test_a_total_is_a_counter() -> None:
+    metrics = Metrics()
+    metrics.watch("messages_total", "Messages", lambda: 7, direction="received")
+    assert values(metrics)["gatehouse_messages_total", "received"] == 7
+    assert b"# TYPE gatehouse_messages_total counter" in metrics.expose()
 
 
 def test_process_and_platform_are_told() -> None:

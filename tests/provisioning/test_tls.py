@@ -24,7 +24,7 @@ from provisioning.core import certify, pki, registry
 from provisioning.model.certificate import Authority, Certificate
 from provisioning.store import certificates
 from tests.conftest import Serve, load_rows, until
-from tests.devices import Raw, bootstrap_body, connect, get_conn_proof, login, raw
+from tests.devices import Raw, bootstrap_body, connect, device, get_conn_proof, login, raw
 from tests.openssl import run
 
 PRODUCT: dict[str, object] = {
@@ -63,10 +63,10 @@ class Fleet:
         """A certificate for a device; its files are named after it."""
         now = more.pop("now", datetime.now(UTC))
         async with self.service.database.begin() as tx:
-            device = await registry.device(tx, "enos", product, key)
+            owner = await registry.device(tx, "enos", product, key)
             authority = await certify.default_authority(tx)
             made = await certify.issue_with_key(
-                tx, authority, pki.new_key(), pki.make_subject(key), now=now, days=more.pop("days", 30), device=device
+                tx, authority, pki.new_key(), pki.make_subject(key), now=now, days=more.pop("days", 30), device=owner
             )
             self.write(key, certify.bundle(authority, made.certificate), made.key)
             return made.certificate
@@ -318,6 +318,20 @@ async def test_the_server_certificate_is_ours_and_verified(fleet: Fleet) -> None
         assert "Verify return code: 0 (ok)" in said, said
 
 
+async def test_paho_as_a_tls_client(fleet: Fleet) -> None:
+    await fleet.issue()
+    topic = "/sys/pk1/dk1/thing/measurepoint/post"
+    context = _without_check(await fleet.context())
+    async with device(fleet.port, login("dk1", "secret-dk1"), tls_context=context) as client:
+        await client.subscribe(f"{topic}_reply", qos=1)
+        request = {"id": "1", "version": "1.0", "method": "thing.measurepoint.post", "params": {"measurepoints": {}}}
+        await client.publish(topic, json.dumps(request), qos=1)
+        async with asyncio.timeout(5):
+            reply = await anext(client.messages)
+    assert isinstance(reply.payload, bytes)
+    assert json.loads(reply.payload)["code"] == 200
+
+
 async def test_https_serves_the_same_operations(fleet: Fleet) -> None:
     context = await fleet.context(None)
     async with aiohttp.ClientSession() as http:
@@ -383,7 +397,7 @@ async def test_no_connection_leaks(fleet: Fleet) -> None:
     await fleet.issue()
     context = await fleet.context()
     for round_ in range(30):
-        reader, writer = await asyncio.open_connection("127.0.0.1", fleet.port)
+        _, writer = await asyncio.open_connection("127.0.0.1", fleet.port)
         if round_ % 3 == 0:
             writer.transport.abort()
             continue

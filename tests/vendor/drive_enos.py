@@ -129,6 +129,12 @@ class Device:
         self._make(NormalDeviceLogin(url, product, device, secret))
         self._client.connect(Callback())
 
+    def static_tls(self, url: str, product: str, device: str, secret: str, files: list[str]) -> None:
+        """As `static`, with the files of the authority, of a client certificate, and of its key."""
+        self._make(NormalDeviceLogin(url, product, device, secret))
+        self._client.get_profile().set_ssl_context(*files)
+        self._client.connect(Callback())
+
     def dynamic(self, url: str, product: str, product_secret: str, device: str) -> None:
         """Log in with the product's secret, as `ConnectionSample.dynamic_device_login`; the SDK tells by callback."""
         self._make(DynamicActivationLogin(url, product, product_secret, device))

@@ -93,7 +93,6 @@ REFUSALS: Final[Mapping[Reason, Row]] = {
     Reason.UNSUPPORTED: Row(403, "{rule}"),
     Reason.CERTIFICATE_REQUIRED: Row(403, "the certificate that was shown is {certificate}"),
     Reason.BLOCKED: Row(429, "too many refusals: wait some minutes"),
-    Reason.KICKED: Row(500, "internal error"),
     Reason.KICKED: Row(503, "the session was ended: come again"),
     Reason.ILLEGAL_TRANSITION: Row(409, "{what} is {state} and cannot {step}"),
     Reason.IN_USE: Row(409, "{rule}"),

@@ -33,7 +33,7 @@ async def test_a_group_with_devices_goes_with_cascade_only(command: Command) -> 
     await command("device", "create", "--group", "g1", "--serial", "SN1")
     refused = await command("group", "delete", "g1", code=1)
     assert refused.err == "gatehouse: group g1 has devices: --cascade deletes them too\n"
-    assert (await command("group", "delete", "g1", "--cascade")).out == "deleted group g1 and 1 devices\n"
+    assert (await command("group", "delete", "g1", "--cascade")).out == "deleted group g1 and 1 device\n"
 
 
 @pytest.mark.parametrize(

@@ -89,5 +89,5 @@ async def test_a_product_that_is_in_use_goes_with_cascade_only(command: Command)
     await command("device", "create", "pk1", "dk1")
     refused = await command("product", "delete", "pk1", code=1)
     assert refused.err == "gatehouse: product pk1 has groups or devices: --cascade deletes them too\n"
-    assert (await command("product", "delete", "pk1", "--cascade")).out == "deleted product pk1 and 1 devices\n"
+    assert (await command("product", "delete", "pk1", "--cascade")).out == "deleted product pk1 and 1 device\n"
     assert (await command("device", "list")).out == (await command("group", "list")).out == ""

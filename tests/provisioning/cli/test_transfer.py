@@ -63,7 +63,7 @@ def test_a_file_that_ends_in_an_error_is_named() -> None:
         def readline(self, _size: int | None = -1, /) -> bytes:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    with pytest.raises(Failure, match="^cannot read /a/file to its end: Input/output error$"):
+    with pytest.raises(Failure, match=r"^cannot read /a/file to its end: Input/output error$"):
         list(Lines(Failing(), LONGEST_LINE, "/a/file"))  # type: ignore[arg-type]
 
 
