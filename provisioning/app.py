@@ -56,6 +56,7 @@ from provisioning.web.world import WORLD, Endpoints, PkiPolicy, World
 
 PRUNE_EVERY: Final = 3_600.0
 CARE_EVERY: Final = 3_600.0
+CARE_AT_ONCE: Final = 500
 SEEN_EVERY: Final = 5.0
 
 
@@ -380,10 +381,11 @@ async def _care_for_certificates(database: Database, holdings: Holdings) -> None
             await holdings.flush()
             if loop.time() - tended >= CARE_EVERY:
                 now = datetime.now(UTC)
-                async with database.begin() as tx:
-                    await certify.warn_expiring(tx, now=now)
-                async with database.begin() as tx:
-                    await certify.revoke_replaced(tx, now=now)
+                for tend in (certify.warn_expiring, certify.revoke_replaced):
+                    count = CARE_AT_ONCE
+                    while count == CARE_AT_ONCE:
+                        async with database.begin() as tx:
+                            count = len(await tend(tx, now=now, limit=CARE_AT_ONCE))
                 tended = loop.time()
         except Refusal as refusal:
             log.get().warning("certificates.care", outcome="failed", reason=str(refusal.reason))

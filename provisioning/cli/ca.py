@@ -88,7 +88,7 @@ def import_(
     default: IsDefault = False,
     as_json: Json = False,
 ) -> None:
-    """Bring in a company's own authority: with its key it issues, without it devices with its certificates are known.
+    """Bring in a company's own authority: with its key it issues, without it its certificates can be adopted.
 
     The key is checked, sealed and stored; the file stays as it is.
     """

@@ -1,5 +1,5 @@
 # ruff: noqa: PLC0415 - heavy modules are imported by the command that needs them: --help stays quick
-"""`gatehouse cert issue | renew`.
+"""`gatehouse cert issue | renew | adopt`.
 
 Files are written before the transaction commits: a certificate that is in the inventory is in its file too, and so is
 its key. When anything fails there is neither file nor certificate.
@@ -46,7 +46,7 @@ Out = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (issue, renew):
+    for command in (issue, renew, adopt):
         app.command()(command)
 
 
@@ -173,6 +173,34 @@ def renew(
                 return await _written(tx, signer, made, write)
 
     _print(*on_registry(work), out, as_json=as_json)
+
+
+def adopt(
+    *,
+    product: Annotated[str, typer.Argument(help="Key of the product.")],
+    device: Annotated[str, typer.Argument(help="Key of the device.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The certificate, PEM or DER; - is stdin.")],
+    authority: Annotated[
+        str, typer.Option("--authority", metavar="NAME[-GENERATION]", help="Who issued it; see `gatehouse ca import`.")
+    ],
+    protocol: Protocol = "enos",
+    as_json: Json = False,
+) -> None:
+    """Let a device in with a certificate that others issued; their authority must be trusted here."""
+
+    async def work(desk: Desk) -> "dict[str, Any]":
+        from provisioning.core import certify, pki, registry
+
+        leaf = pki.read_certificate(files.read(file))
+        with about("the certificate"):
+            async with desk.database.begin() as tx:
+                owner = await registry.device(tx, protocol, product, device)
+                issued_by = await find_authority(tx, authority)
+                added = await certify.adopt(tx, issued_by, leaf, now=now(), device=owner)
+                return described_certificate(added, await titles(tx), now())
+
+    fields = on_registry(work)
+    output.changed("adopted", f"certificate {fields['serial']} of {product}/{device}", fields, as_json=as_json)
 
 
 def _days(settings: "Settings", profile: "Profile", stated: int | None) -> int:

@@ -423,7 +423,7 @@ async def adopt(
     """Take a device certificate that others issued into the inventory. Its authority must be trusted here.
 
     Raises:
-        Refusal: MALFORMED, field `certificate`: its path does not hold; DUPLICATE, field `serial`: it is known.
+        Refusal: MALFORMED, field `certificate`: its path does not hold; DUPLICATE, field `certificate`: it is known.
     """
     own, *above = path_of(authority)
     chain.verify_leaf(certificate, [own], now, pool=above, profile=Profile.DEVICE)
@@ -431,7 +431,7 @@ async def adopt(
     pki.write_checked_serial(certificate.serial_number)
     added = await certificates.add(tx, inventory_row(authority, certificate, _owner(device), Profile.DEVICE))
     if added is None:
-        raise Refusal(Reason.DUPLICATE, field="serial")
+        raise Refusal(Reason.DUPLICATE, field="certificate")
     _tell(tx, CertificateAdopted, added)
     return added
 

@@ -308,6 +308,21 @@ async def test_only_modern_tls(fleet: Fleet) -> None:
         assert "ALPN protocol: x-amzn-mqtt-ca" in said
 
 
+async def test_nobody_renegotiates(fleet: Fleet) -> None:
+    await fleet.issue()
+    where = (
+        "-connect",
+        f"127.0.0.1:{fleet.port}",
+        "-cert",
+        fleet.directory / "dk1.pem",
+        "-key",
+        fleet.directory / "dk1.key",
+    )
+    code, said = await asyncio.to_thread(run, "s_client", *where, "-tls1_2", data=b"R\n")
+    assert code != 0, said
+    assert "no renegotiation" in said
+
+
 async def test_the_server_certificate_is_ours_and_verified(fleet: Fleet) -> None:
     (fleet.directory / "ca.pem").write_text(pki.write_pem((await fleet.authority()).certificate))
     for port in (fleet.port, fleet.service.https.port):

@@ -296,3 +296,28 @@ async def test_a_responder_renews_itself(command: Command, anchor: Path, databas
     await connection.close()
     refused = await command("cert", "renew", serial, code=1)
     assert refused.err == f"gatehouse: certificate {serial} is that of an OCSP responder: the service renews it\n"
+
+
+# --- certificates of others ---
+
+
+@pytest.mark.usefixtures("anchor")
+async def test_a_certificate_that_others_issued(command: Command, tmp_path: Path) -> None:
+    root, leaf = tmp_path / "root.pem", tmp_path / "leaf.pem"
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30", "-subj",
+            "/CN=Company Root", "-keyout", tmp_path / "root.key", "-out", root,
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign")  # fmt: skip
+    request(tmp_path / "leaf.csr", subject="/CN=dk1")
+    (tmp_path / "leaf.ext").write_text("extendedKeyUsage=clientAuth\n")
+    openssl("x509", "-req", "-in", tmp_path / "leaf.csr", "-CA", root, "-CAkey", tmp_path / "root.key", "-days", "10",
+            "-extfile", tmp_path / "leaf.ext", "-out", leaf)  # fmt: skip
+    refused = await command("cert", "adopt", "pk1", "dk1", str(leaf), "--authority", "company", code=1)
+    assert "there is no authority company" in refused.err
+    await command("ca", "import", "company", str(root))
+    done = await command("cert", "adopt", "pk1", "dk1", str(leaf), "--authority", "company")
+    assert done.out.startswith("adopted certificate ")
+    assert (
+        "known already"
+        in (await command("cert", "adopt", "pk1", "dk1", str(leaf), "--authority", "company", code=1)).err
+    )
+    assert "dk1" in (await command("cert", "list", "--authority", "company")).out
