@@ -3,7 +3,8 @@
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 PIP := -m pip install --quiet --disable-pip-version-check --no-input
-PYTEST := .venv-dev/bin/python -m pytest
+# Bytecode is kept even where the environment says otherwise: the tests start many processes.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE .venv-dev/bin/python -m pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help run install test fast acceptance lint types bench lock clean
@@ -20,7 +21,7 @@ test: .venv-dev/ready .venv-vendor/ready ## pass every test
 	$(PYTEST) -n 2 --dist loadfile
 
 fast: .venv-dev/ready ## the tests that need no server
-	$(PYTEST) -q -n 2 --hypothesis-profile=fast -m "not server and not vendor and not slow"
+	$(PYTEST) -q -p no:xdist --hypothesis-profile=fast -m "not server and not vendor and not slow"
 
 acceptance: .venv-dev/ready .venv-vendor/ready ## the program as its users meet it: vendor SDK, tour, restarts
 	$(PYTEST) -m "vendor or acceptance"

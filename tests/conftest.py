@@ -60,14 +60,14 @@ async def until(condition: Callable[[], Any], what: str, seconds: float = 10.0) 
 
 
 LONGEST_FILES = ("test_tour.py", "test_embedded.py", "test_http.py")
-SERVER_FILE = re.compile(r"^pytestmark = .*mark\.server", re.MULTILINE)
+HEAVY_FILE = re.compile(r"^pytestmark = .*mark\.(server|slow)", re.MULTILINE)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """`make fast` need not even read the files in which each test needs a server."""
+    """`make fast` need not even read the files in which no test is for it."""
     if "not server" not in config.option.markexpr or not collection_path.name.startswith("test_"):
         return None
-    return True if SERVER_FILE.search(collection_path.read_text("utf-8")) else None
+    return True if HEAVY_FILE.search(collection_path.read_text("utf-8")) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

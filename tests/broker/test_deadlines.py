@@ -9,6 +9,8 @@ import pytest
 from broker.deadlines import TICK, Deadlines
 from tests.conftest import until
 
+pytestmark = pytest.mark.slow
+
 
 class Timed:
     def __init__(self, then: Callable[[float], float | None] = lambda _: None) -> None:

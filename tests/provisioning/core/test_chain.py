@@ -19,6 +19,8 @@ from provisioning.model.certificate import Profile
 from provisioning.model.refusal import Reason, Refusal
 from tests.openssl import Made, made, outcome, verify
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime.now(UTC).replace(microsecond=0)
 ROOT = made("Root")
 MIDDLE = made("Middle", ROOT)

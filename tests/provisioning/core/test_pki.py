@@ -25,6 +25,8 @@ from provisioning.model.certificate import Profile
 from provisioning.model.refusal import Reason, Refusal
 from tests.openssl import Made, made, openssl, outcome, verify
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TODAY = datetime.now(UTC).replace(microsecond=0)  # what OpenSSL judges must be valid by its clock
 KEYS = {kind: pki.new_key(kind) for kind in (KeyType.P256, KeyType.P384, KeyType.RSA2048)}

@@ -21,6 +21,8 @@ from provisioning.model.certificate import CrlEntry, Profile, Revocation, Status
 from provisioning.model.refusal import Reason, Refusal
 from tests.openssl import openssl, outcome, run, verify, write
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime.now(UTC).replace(microsecond=0)
 NEXT = NOW + timedelta(days=1)
 KINDS = (pki.KeyType.P256, pki.KeyType.P384, pki.KeyType.RSA2048)
