@@ -280,7 +280,10 @@ class Connection(asyncio.Protocol):
         self._admission = verdict
         listener, connect = self._listener, self._connect
         listener.sessions.enter(verdict.identity, self)
-        listener.came(verdict.device_id)
+        if verdict.push is None:
+            listener.came(verdict.device_id)
+        else:  # it comes with the acknowledgement; a session that it has taken over is no longer there
+            listener.went(verdict.device_id)
         asked = connect.keepalive or listener.limits.default_keepalive
         keepalive = min(asked, listener.limits.max_keepalive)
         self._keepalive = keepalive * 1.5  # 3.1.2.10
@@ -293,11 +296,15 @@ class Connection(asyncio.Protocol):
         stored = not connect.clean or bool(connect.session_expiry)
         if verdict.push is not None:
             self._seat = Activation(
-                self, verdict, verdict.push, enter=self._enter, on_acknowledged=listener.on_acknowledged,
+                self, verdict, verdict.push, enter=self._enter, on_acknowledged=self._acknowledged,
                 max_filters=listener.limits.max_subscriptions, stored=stored, has_will=connect.will is not None,
             )  # fmt: skip
         elif stored or connect.will is not None:
             self._seat = self._enter({})
+
+    def _acknowledged(self, admission: Admission) -> None:
+        self._listener.came(admission.device_id)
+        self._listener.on_acknowledged(admission)
 
     def _enter(self, granted: Mapping[str, int]) -> Seat:
         assert self._admission is not None and self._connect is not None  # noqa: PT018

@@ -53,7 +53,11 @@ class Totals:
 
 
 class Listener:
-    """Accepts connections on one address and owns them."""
+    """Accepts connections on one address and owns them.
+
+    `came` and `went` are told the ids of devices: one has a session that it may use, one has none (any more). A session
+    with a push may be used once that is acknowledged (EnOS reference, section 9, step 9).
+    """
 
     def __init__(
         self,

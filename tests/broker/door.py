@@ -1,7 +1,6 @@
 """A real listener and a real embedded broker on a free port; logins are judged by the real EnOS scheme, from memory."""
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -74,7 +73,8 @@ class Door:
     broker: EmbeddedBroker
     sessions: Sessions
     lines: LogCapture
-    present: Counter[int] = field(default_factory=Counter)
+    present: set[int] = field(default_factory=set)
+    """Ids of the devices that are there."""
     acknowledged: list[Admission] = field(default_factory=list)
 
     @property
@@ -136,11 +136,11 @@ async def open_door(
     behind = EmbeddedBroker(embedded.Limits(**(broker or {})))
     await behind.start()
     sessions = Sessions()
-    present: Counter[int] = Counter()
+    present: set[int] = set()
     acknowledged: list[Admission] = []
     front = Listener(
         judge.admit, behind, sessions, Limits(**(limits or {})),
-        came=lambda number: present.update([number]), went=lambda number: present.subtract([number]),
+        came=present.add, went=present.discard,
         on_acknowledged=acknowledged.append,
     )  # fmt: skip
     await front.start("127.0.0.1", 0)

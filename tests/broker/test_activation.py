@@ -223,6 +223,31 @@ async def test_a_lost_connection_is_no_success(fast: Door, pushed: bool) -> None
     await until(lambda: fast.is_empty, "nothing to be left")
 
 
+@pytest.mark.parametrize("said", ["puback", "reply"])
+async def test_a_device_is_there_once_it_has_the_secret(fast: Door, said: str) -> None:
+    """Step 9 of the reference; CONNACK alone says only that somebody knows the product's secret."""
+    async with fast.device(mode="3") as client:
+        assert await client.read() == push()
+        assert not fast.present
+        if said == "puback":
+            client.send(packets.write_puback(0xFFFF))
+        else:
+            client.publish(REPLY, YES)
+        await client.ping()
+        assert len(fast.present) == 1
+    await until(lambda: not fast.present, "the device to be gone")
+
+
+async def test_a_session_that_gave_way_to_an_activation_is_not_there(fast: Door) -> None:
+    async with fast.device() as older:
+        assert len(fast.present) == 1
+        async with fast.device(mode="3"):
+            assert await older.read() is None
+            assert not fast.present
+        await until(lambda: fast.is_empty, "nothing to be left")
+    assert not fast.present
+
+
 async def test_nobody_else_sees_it(fast: Door) -> None:
     async with fast.device("dk2") as other, fast.device("dk3") as third:
         for client in (other, third):

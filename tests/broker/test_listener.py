@@ -129,7 +129,7 @@ async def test_nothing_is_left_of_500_connections_of_all_kinds(opened: OpenDoor)
     assert not door.broker._sessions
     assert not door.broker._subscriptions
     assert not len(door.broker.deadlines)
-    assert not +door.present
+    assert not door.present
     assert not [line for line in door.lines.entries if line["log_level"] in {"error", "critical"}]
 
 
