@@ -5,7 +5,6 @@ Nothing here sleeps: `until` waits for a condition, and says what it waited for 
 
 import asyncio
 import atexit
-import itertools
 import json
 import os
 import re
@@ -14,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,8 @@ from provisioning.core.importing import Summary, import_rows
 from provisioning.settings import Settings
 from provisioning.store.database import Database, open_database
 from provisioning.store.embedded import embedded_postgres
-from provisioning.store.migrate import migrate
 from provisioning.store.sealing import Sealer
+from tests.databases import Databases
 
 # The same examples everywhere and every time; `make fast` takes fewer of them.
 hypothesis.settings.register_profile("gatehouse", deadline=None, derandomize=True)
@@ -41,8 +40,6 @@ MASTER_KEY = bytes(range(32))
 DATA = Path(tempfile.mkdtemp(prefix="gh-"))
 """Data directory of the services of this run: their databases are elsewhere, their server certificates here."""
 atexit.register(shutil.rmtree, DATA, ignore_errors=True)
-TEMPLATE = "gatehouse_template"
-_numbers = itertools.count(1)
 
 
 async def until(condition: Callable[[], Any], what: str, seconds: float = 10.0) -> Any:
@@ -107,40 +104,28 @@ def sealer() -> Sealer:
 
 
 @pytest.fixture(scope="session")
-async def postgres(short_directory: Path, sealer: Sealer) -> AsyncIterator[str]:
-    """URL of a server with a migrated template database."""
+async def postgres(short_directory: Path) -> AsyncIterator[str]:
+    """URL of a server."""
     async with embedded_postgres(short_directory) as url:
         connection = await asyncpg.connect(url)
         for setting in ("fsync", "full_page_writes"):  # what a crash of the machine would need; no test has one
             await connection.execute(f"ALTER SYSTEM SET {setting} = off")
         await connection.execute("SELECT pg_reload_conf()")
-        await connection.execute(f"CREATE DATABASE {TEMPLATE}")
         await connection.close()
-        await migrate(url_of(url, TEMPLATE), sealer)
         yield url
 
 
-def url_of(server: str, name: str) -> str:
-    return server.replace("/postgres?", f"/{name}?")
-
-
-@asynccontextmanager
-async def fresh_database(server: str, template: str = TEMPLATE) -> AsyncIterator[str]:
-    """URL of a new database, dropped at the end."""
-    name = f"test_{next(_numbers)}"
-    connection = await asyncpg.connect(server)
-    # Files are copied: the way by the log costs three times as much.
-    await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
-    try:
-        yield url_of(server, name)
-    finally:
-        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await connection.close()
+@pytest.fixture(scope="session")
+async def databases(postgres: str, sealer: Sealer) -> Databases:
+    made = Databases(postgres)
+    await made.make_template(sealer)
+    return made
 
 
 @pytest.fixture
-async def database_url(postgres: str) -> AsyncIterator[str]:
-    async with fresh_database(postgres) as url:
+async def database_url(databases: Databases) -> AsyncIterator[str]:
+    """URL of a database with the schema of this release, and nothing in it."""
+    async with databases.migrated() as url:
         yield url
 
 

@@ -11,7 +11,8 @@ from provisioning.core import certify
 from provisioning.store import diagnosis, products
 from provisioning.store.database import Database
 from tests.certificates import KEY, NOW, days, run
-from tests.conftest import fresh_database, settings_for
+from tests.conftest import settings_for
+from tests.databases import fresh_database
 
 pytestmark = pytest.mark.server
 

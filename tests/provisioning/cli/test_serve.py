@@ -4,7 +4,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.conftest import ROOT, Spawn, fresh_database, service_environment
+from tests.conftest import ROOT, Spawn, service_environment
+from tests.databases import fresh_database
 from tests.provisioning.cli.conftest import Command
 
 pytestmark = pytest.mark.server

@@ -9,7 +9,7 @@ from provisioning.store.database import Database
 from provisioning.store.migrate import migrations
 from provisioning.store.sealing import Sealer
 from tests.certificates import KEY, NOW, add_device, days, issue, run
-from tests.conftest import fresh_database
+from tests.databases import fresh_database
 
 
 async def asked(url: str, sealer: Sealer | None) -> diagnosis.Server:

@@ -6,7 +6,7 @@ import pytest
 
 from provisioning.store.migrate import Migration, MigrationError, migrate, migrations
 from provisioning.store.sealing import Sealer
-from tests.conftest import fresh_database
+from tests.databases import fresh_database
 
 
 @pytest.fixture
