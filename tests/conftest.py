@@ -37,12 +37,22 @@ hypothesis.settings.load_profile("gatehouse")
 
 ROOT = Path(__file__).resolve().parent.parent
 MASTER_KEY = bytes(range(32))
-DATA = Path(tempfile.mkdtemp(prefix="gh-"))
+SHARED_MEMORY = Path("/dev/shm")
+ROOM = 2**32
+
+
+def new_directory() -> Path:
+    """A new directory with a short path, in memory where there is room: a busy disk makes a server wait for minutes."""
+    roomy = SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free >= ROOM
+    return Path(tempfile.mkdtemp(prefix="gh-", dir=SHARED_MEMORY if roomy else None))
+
+
+DATA = new_directory()
 """Data directory of the services of this run: their databases are elsewhere, their server certificates here."""
 atexit.register(shutil.rmtree, DATA, ignore_errors=True)
 
 
-async def until(condition: Callable[[], Any], what: str, seconds: float = 10.0) -> Any:
+async def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
     """Wait until `condition` (plain or asynchronous) is true, and return its value."""
     deadline = time.monotonic() + seconds
     while True:
@@ -85,7 +95,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def short_directory() -> Iterator[Path]:
     """A directory with a short path: the name of a UNIX socket has room for a hundred characters."""
-    path = Path(tempfile.mkdtemp(prefix="gh-"))
+    path = new_directory()
     yield path
     shutil.rmtree(path, ignore_errors=True)
 
@@ -93,7 +103,7 @@ def short_directory() -> Iterator[Path]:
 @pytest.fixture
 def data_directory() -> Iterator[Path]:
     """As `short_directory`, for one test."""
-    path = Path(tempfile.mkdtemp(prefix="gh-"))
+    path = new_directory()
     yield path
     shutil.rmtree(path, ignore_errors=True)
 
@@ -243,6 +253,7 @@ async def spawn() -> AsyncIterator[Spawn]:
     yield start
     for process in started:
         await process.kill()
+        sys.stdout.write("\n".join((*process.lines[-40:], *process.errors[-40:], "")))  # shown when a test has failed
 
 
 def service_environment(database_url: str, **more: str) -> dict[str, str]:

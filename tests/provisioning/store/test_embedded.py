@@ -1,8 +1,10 @@
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -12,7 +14,7 @@ import pytest
 from provisioning import settings as settings_module
 from provisioning.app import gatehouse
 from provisioning.store.embedded import EmbeddedError, _Server, embedded_postgres
-from tests.conftest import ROOT, Spawn, load_rows, service_environment, until
+from tests.conftest import ROOT, Spawn, load_rows, new_directory, service_environment, until
 from tests.devices import DEVICE, PRODUCT, device, login
 
 pytestmark = pytest.mark.server
@@ -31,6 +33,25 @@ asyncio.run(main())
 """
 
 BECOME = "import os, concurrent.futures.thread; os.setgroups([]); os.setgid(12_345); os.setuid(12_345)"
+
+
+@pytest.fixture(scope="module")
+async def cluster() -> AsyncIterator[Path]:
+    """The files of a server that has been made before, and that does not wait for the disk: that may take minutes."""
+    data = new_directory()
+    async with embedded_postgres(data) as url:
+        connection = await asyncpg.connect(url)
+        await connection.execute("ALTER SYSTEM SET fsync = off")
+        await connection.close()
+    yield data
+    shutil.rmtree(data)
+
+
+@pytest.fixture
+def used_directory(cluster: Path, data_directory: Path) -> Path:
+    """A data directory with such files."""
+    subprocess.run(["cp", "-a", cluster / "postgres", data_directory], check=True)
+    return data_directory
 
 
 class User:
@@ -97,12 +118,12 @@ async def test_it_runs_as_long_as_somebody_uses_it(data_directory: Path) -> None
     assert server(data_directory) is None
 
 
-async def test_blocks_of_one_process_share_it(data_directory: Path) -> None:
-    async with embedded_postgres(data_directory) as one:
-        async with embedded_postgres(data_directory) as two:
+async def test_blocks_of_one_process_share_it(used_directory: Path) -> None:
+    async with embedded_postgres(used_directory) as one:
+        async with embedded_postgres(used_directory) as two:
             assert one == two
         assert await answers(one)
-    assert server(data_directory) is None
+    assert server(used_directory) is None
 
 
 async def test_blocks_that_start_at_once_share_it(data_directory: Path) -> None:
@@ -118,29 +139,29 @@ async def test_blocks_that_start_at_once_share_it(data_directory: Path) -> None:
     assert server(data_directory) is None
 
 
-async def test_who_left_and_comes_again_finds_a_running_server(data_directory: Path) -> None:
+async def test_who_left_and_comes_again_finds_a_running_server(used_directory: Path) -> None:
     """While others use it the package keeps its handle of the server, even when they have stopped it since."""
-    async with embedded_postgres(data_directory):
-        other = await User.start(data_directory)
+    async with embedded_postgres(used_directory):
+        other = await User.start(used_directory)
     await other.stop()
-    async with embedded_postgres(data_directory) as url:
+    async with embedded_postgres(used_directory) as url:
         assert await answers(url)
 
 
-async def test_the_killed_do_not_keep_it_running(data_directory: Path) -> None:
-    killed = await User.start(data_directory)
+async def test_the_killed_do_not_keep_it_running(used_directory: Path) -> None:
+    killed = await User.start(used_directory)
     await killed.kill()
-    assert server(data_directory)
-    async with embedded_postgres(data_directory) as url:  # the next start
+    assert server(used_directory)
+    async with embedded_postgres(used_directory) as url:  # the next start
         assert await answers(url)
-        killed = await User.start(data_directory)
+        killed = await User.start(used_directory)
         await killed.kill()
-    assert server(data_directory) is None  # the last stop
+    assert server(used_directory) is None  # the last stop
 
 
-async def test_the_killed_count_as_dead_before_anybody_waits_for_them(data_directory: Path) -> None:
-    async with embedded_postgres(data_directory):
-        command = [sys.executable, "-c", USER, str(data_directory)]
+async def test_the_killed_count_as_dead_before_anybody_waits_for_them(used_directory: Path) -> None:
+    async with embedded_postgres(used_directory):
+        command = [sys.executable, "-c", USER, str(used_directory)]
         unreaped = subprocess.Popen(  # noqa: ASYNC220 - asyncio would wait for it
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -149,21 +170,21 @@ async def test_the_killed_count_as_dead_before_anybody_waits_for_them(data_direc
         assert await asyncio.to_thread(unreaped.stdout.readline)
         unreaped.kill()
         await asyncio.to_thread(unreaped.stdout.read)  # its end
-    assert server(data_directory) is None
+    assert server(used_directory) is None
     assert unreaped.returncode is None
     unreaped.communicate()
 
 
-async def test_what_was_written_before_a_kill_is_there(data_directory: Path) -> None:
-    async with embedded_postgres(data_directory) as url:
+async def test_what_was_written_before_a_kill_is_there(used_directory: Path) -> None:
+    async with embedded_postgres(used_directory) as url:
         connection = await asyncpg.connect(url)
         await connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
         await connection.close()
-        pid = server(data_directory)
+        pid = server(used_directory)
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        await until(lambda: server(data_directory) is None, "the server's end")
-    async with embedded_postgres(data_directory) as url:
+        await until(lambda: server(used_directory) is None, "the server's end")
+    async with embedded_postgres(used_directory) as url:
         connection = await asyncpg.connect(url)
         assert await connection.fetchval("SELECT answer FROM kept") == 42
         await connection.close()
@@ -177,52 +198,52 @@ async def kill(data: Path) -> int:
     return pid
 
 
-async def test_it_is_started_again_when_it_dies(data_directory: Path) -> None:
-    async with embedded_postgres(data_directory) as url:
-        other = await User.start(data_directory)  # which starts it too: one is first
+async def test_it_is_started_again_when_it_dies(used_directory: Path) -> None:
+    async with embedded_postgres(used_directory) as url:
+        other = await User.start(used_directory)  # which starts it too: one is first
         connection = await asyncpg.connect(url)
         await connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
         for _ in range(2):
-            killed = await kill(data_directory)
+            killed = await kill(used_directory)
             await until(lambda: answers(url), "another server", 30)
-            assert server(data_directory) not in {None, killed}
+            assert server(used_directory) not in {None, killed}
         connection.terminate()
         connection = await asyncpg.connect(url)
         assert await connection.fetchval("SELECT answer FROM kept") == 42
         await connection.close()
-    assert server(data_directory)
+    assert server(used_directory)
     await other.stop()
-    assert server(data_directory) is None
+    assert server(used_directory) is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a call of Linux")
-async def test_it_is_started_again_by_the_first_process_of_a_container(data_directory: Path) -> None:
+async def test_it_is_started_again_by_the_first_process_of_a_container(used_directory: Path) -> None:
     """Orphans become its children, nobody waits for them, and the number of a dead server stays taken."""
     adopts_orphans = "import ctypes; assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER"
-    user = await User.start(data_directory, first=adopts_orphans)
-    killed = await kill(data_directory)
+    user = await User.start(used_directory, first=adopts_orphans)
+    killed = await kill(used_directory)
     os.kill(killed, 0)  # unreaped
     await until(lambda: answers(user.url), "another server", 30)
     await user.stop()
     assert not await answers(user.url)
 
 
-async def test_it_is_not_made_anew_when_its_files_are_gone(data_directory: Path) -> None:
-    one = _Server(data_directory)
+async def test_it_is_not_made_anew_when_its_files_are_gone(used_directory: Path) -> None:
+    one = _Server(used_directory)
     await asyncio.to_thread(one.join)
     try:
-        await kill(data_directory)
-        (data_directory / "postgres" / "PG_VERSION").rename(data_directory / "elsewhere")
+        await kill(used_directory)
+        (used_directory / "postgres" / "PG_VERSION").rename(used_directory / "elsewhere")
         with pytest.raises(EmbeddedError, match="are gone"):
             await asyncio.to_thread(one.restart)
     finally:
         await asyncio.to_thread(one.leave)
 
 
-async def test_a_block_ends_in_order_after_the_server_died(data_directory: Path) -> None:
-    async with embedded_postgres(data_directory):
-        await kill(data_directory)
-    assert server(data_directory) is None
+async def test_a_block_ends_in_order_after_the_server_died(used_directory: Path) -> None:
+    async with embedded_postgres(used_directory):
+        await kill(used_directory)
+    assert server(used_directory) is None
 
 
 async def test_a_start_that_is_cancelled_leaves_nothing_running(data_directory: Path) -> None:
@@ -238,11 +259,11 @@ async def test_a_start_that_is_cancelled_leaves_nothing_running(data_directory: 
     assert server(data_directory) is None
 
 
-async def test_a_number_that_is_somebody_elses_now_does_not_keep_it_out(data_directory: Path) -> None:
-    one = _Server(data_directory)
+async def test_a_number_that_is_somebody_elses_now_does_not_keep_it_out(used_directory: Path) -> None:
+    one = _Server(used_directory)
     await asyncio.to_thread(one.join)
-    await kill(data_directory)
-    files = data_directory / "postgres"
+    await kill(used_directory)
+    files = used_directory / "postgres"
     somebody = await asyncio.create_subprocess_exec("sleep", "60", user=files.stat().st_uid)
     try:
         for name in ("postmaster.pid", ".s.PGSQL.5432.lock"):
@@ -251,12 +272,12 @@ async def test_a_number_that_is_somebody_elses_now_does_not_keep_it_out(data_dir
         assert not one.is_alive()
         await asyncio.to_thread(one.restart)
         assert one.is_alive()
-        assert server(data_directory) != somebody.pid
+        assert server(used_directory) != somebody.pid
     finally:
         await asyncio.to_thread(one.leave)
         somebody.kill()
         await somebody.wait()
-    assert server(data_directory) is None
+    assert server(used_directory) is None
 
 
 @pytest.mark.parametrize(
@@ -298,13 +319,13 @@ async def test_it_says_why_it_does_not_start(data_directory: Path) -> None:
             pytest.fail("it started")
 
 
-async def test_it_says_what_postgres_says(data_directory: Path) -> None:
-    async with embedded_postgres(data_directory):
+async def test_it_says_what_postgres_says(used_directory: Path) -> None:
+    async with embedded_postgres(used_directory):
         pass
-    with (data_directory / "postgres" / "postgresql.conf").open("a") as file:
+    with (used_directory / "postgres" / "postgresql.conf").open("a") as file:
         file.write("no_such_setting = 1\n")
     with pytest.raises(EmbeddedError, match=r"does not start: .*FATAL: .*postgresql\.conf.*; see .*/postgres/log"):
-        async with embedded_postgres(data_directory):
+        async with embedded_postgres(used_directory):
             pytest.fail("it started")
 
 
@@ -339,11 +360,11 @@ async def test_a_directory_of_another_user(data_directory: Path, ours: str) -> N
     assert ("Permission denied" if ours == "nothing" else "belongs to another user") in last
 
 
-async def test_a_service_outlives_its_server(data_directory: Path) -> None:
-    settings = settings_module.load(data_dir=data_directory, http={"port": 0}, mqtt={"port": 0}, log={"format": "json"})
+async def test_a_service_outlives_its_server(used_directory: Path) -> None:
+    settings = settings_module.load(data_dir=used_directory, http={"port": 0}, mqtt={"port": 0}, log={"format": "json"})
     async with gatehouse(settings) as running:
         await load_rows(running, PRODUCT, DEVICE)
-        await kill(data_directory)
+        await kill(used_directory)
 
         async def is_ready() -> bool:
             address = f"http://127.0.0.1:{running.http.port}/readyz"
@@ -355,12 +376,12 @@ async def test_a_service_outlives_its_server(data_directory: Path) -> None:
             pass
 
 
-async def test_a_service_ends_in_order_after_its_server_died(data_directory: Path, spawn: Spawn) -> None:
-    environment = service_environment("", GATEHOUSE_DATA_DIR=str(data_directory))
+async def test_a_service_ends_in_order_after_its_server_died(used_directory: Path, spawn: Spawn) -> None:
+    environment = service_environment("", GATEHOUSE_DATA_DIR=str(used_directory))
     del environment["GATEHOUSE_DATABASE__URL"]
     process = await spawn("serve", **environment)
     await process.ready()
-    await kill(data_directory)
+    await kill(used_directory)
     back = ("accepted", None)
 
     def outcomes() -> list[tuple[str, str | None]]:
@@ -369,12 +390,12 @@ async def test_a_service_ends_in_order_after_its_server_died(data_directory: Pat
     await until(lambda: back in outcomes(), "another server", 30)
     assert outcomes()[0] == ("failed", "gone")
     assert outcomes().count(back) == 1
-    await kill(data_directory)
+    await kill(used_directory)
     process.process.terminate()
     assert await process.wait() == 0, process.errors
     assert not [line for line in process.errors if "Traceback" in line or "unexpected" in line]
     assert all(line.startswith("{") for line in process.lines), process.lines
-    assert server(data_directory) is None
+    assert server(used_directory) is None
 
 
 @pytest.mark.parametrize("file", ["data", "postgres"])
