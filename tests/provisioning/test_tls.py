@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from broker import packets
 from provisioning.app import Running
 from provisioning.core import certify, pki, registry
 from provisioning.model.certificate import Authority, Certificate
+from provisioning.opening import StartError
 from provisioning.store import certificates
+from tests import peers
 from tests.conftest import Serve, load_rows, until
 from tests.devices import Raw, bootstrap_body, connect, device, get_conn_proof, login, raw
 from tests.openssl import run
@@ -47,13 +50,10 @@ def row(key: str, product: str = "pk1") -> dict[str, object]:
 class Fleet:
     """A service with devices, and their certificates as files."""
 
-    def __init__(self, service: Running, directory: Path) -> None:
+    def __init__(self, service: Running, directory: Path, *, port: int | None = None) -> None:
         self.service = service
         self.directory = directory
-
-    @property
-    def port(self) -> int:
-        return self.service.mqtts.port
+        self.port = port or service.mqtts.port
 
     async def authority(self) -> Authority:
         async with self.service.database.read() as tx:
@@ -266,6 +266,25 @@ async def test_bad_certificates_end_in_the_handshake(fleet: Fleet, lines: Callab
                     "certificate: certificate has expired"}  # fmt: skip
 
 
+async def test_a_further_port_leaves_it_to_the_protocol_who_may_do_without(
+    serve: Serve, tmp_path: Path, lines: Callable[..., list[Any]]
+) -> None:
+    """EnOS has none."""
+    service = await serve(mqtts={"more_ports": [0]})
+    await load_rows(service, PRODUCT, OTHER, row("dk1"), row("dk3", "pk2"))
+    fleet = Fleet(service, tmp_path, port=service.more_ports["mqtts_more"][0])
+    for credentials, code, reason in (
+        (login("dk1", "secret-dk1"), 5, "certificate_required"),
+        (login("dk3", "secret-dk3", product="pk2"), 5, "certificate_required"),
+        (login("dk1", "wrong"), 4, "not_proven"),
+    ):
+        async with fleet.client(None) as client:
+            assert (await client.login(connect(credentials))).code == code
+            assert await client.is_closed()
+        assert lines("mqtt.login")[-1]["reason"] == reason
+    await fleet.refused(None)  # and who says something else is not answered at all
+
+
 async def test_what_is_no_handshake(fleet: Fleet, lines: Callable[..., list[Any]]) -> None:
     for first in (
         b"GET / HTTP/1.1\r\n\r\n",
@@ -390,6 +409,106 @@ async def test_configured_files_are_read_again_when_they_change(
 
 def _is(what: Callable[[], str], expected: str) -> bool:
     return what() == expected
+
+
+async def test_a_certificate_that_comes_before_its_key_disturbs_nobody(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: Callable[..., list[Any]]
+) -> None:
+    monkeypatch.setattr("provisioning.tls.LOOK_AGAIN", 0.02)
+    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    files = {"certificate": str(certificate), "key": str(key)}
+    first, second = (peers.leaf(name, "gw.example") for name in ("first", "second"))
+    certificate.write_bytes(first.pem)
+    key.write_text(pki.write_key(first.key))
+    service = await serve(tls=files | {"hosts": [files]})
+    certificate.write_bytes(second.pem)
+    await until(lambda: lines("tls.load", outcome="failed", certificate=str(certificate)), "the look at the files")
+    for port in (service.https.port, service.mqtts.port):
+        for name in (None, "gw.example"):
+            assert await asyncio.to_thread(peers.shown, port, name) == "first"
+    key.write_text(pki.write_key(second.key))
+    await until(lambda: lines("tls.loaded"), "the new certificate")
+    for name in (None, "gw.example"):
+        assert await asyncio.to_thread(peers.shown, service.https.port, name) == "second"
+
+
+async def test_hosts_have_certificates_of_their_own_on_both_listeners(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: Callable[..., list[Any]]
+) -> None:
+    monkeypatch.setattr("provisioning.tls.LOOK_AGAIN", 0.02)
+    one, two = tmp_path / "one.pem", tmp_path / "two.pem"
+    peers.write(one, peers.leaf("one", "one.example"))
+    peers.write(two, peers.leaf("two", "*.two.example"))
+    service = await serve(tls={"hosts": [{"certificate": str(one)}, {"certificate": str(two), "key": str(two)}]})
+    await load_rows(service, PRODUCT, row("dk1"))
+    fleet = Fleet(service, tmp_path)
+    await fleet.issue()
+
+    async def shown(name: str | None) -> set[str]:
+        return {await asyncio.to_thread(peers.shown, port, name) for port in (fleet.port, service.https.port)}
+
+    assert await shown("one.example") == {"one"}
+    assert await shown("a.two.example") == {"two"}
+    assert await shown("gw.example") == await shown(None) == {"localhost"}
+    code, said = await asyncio.to_thread(
+        run, "s_client", "-connect", f"127.0.0.1:{fleet.port}", "-servername", "a.two.example", "-tls1_2",
+        "-cert", tmp_path / "dk1.pem", "-key", tmp_path / "dk1.key",
+    )  # fmt: skip
+    assert (code, "CN = two" in said) == (0, True), said
+
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", fleet.port, ssl=_without_check(await fleet.context()), server_hostname="one.example"
+    )
+    assert (await Raw(reader, writer).login(connect(login("dk1", "secret-dk1")))).code == 0, "the usual rules hold"
+    writer.transport.abort()
+    peers.write(tmp_path / "stranger.pem", peers.leaf("dk1"))
+    with suppress(ssl.SSLError, ConnectionError):
+        context = _without_check(peers.client(tmp_path / "stranger.pem"))
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", fleet.port, ssl=context, server_hostname="one.example"
+        )
+        assert await reader.read() == b"", "another authority's certificate, whoever is asked for"
+    await until(lambda: lines("mqtt.login", reason="tls"), "its line")
+
+    one.write_text("not a certificate")
+    peers.write(two, peers.leaf("new", "new.example"))
+    await until(lambda: lines("tls.loaded", certificate=str(two)), "the new file of one")
+    await until(lambda: lines("tls.load", outcome="failed", certificate=str(one)), "the bad file of the other")
+    assert await shown("one.example") == {"one"}, "a bad file changes nothing"
+    assert await shown("new.example") == {"new"}
+    assert await shown("a.two.example") == {"localhost"}, "a name that is no longer in the file"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "why"), [((), "has no host name by which it could be chosen"), (None, "No such file")]
+)
+async def test_a_host_whose_files_cannot_be_used_stops_the_start(
+    serve: Serve, tmp_path: Path, hosts: tuple[str, ...] | None, why: str
+) -> None:
+    path = tmp_path / "host.pem"
+    if hosts is not None:
+        peers.write(path, peers.leaf("host", *hosts))
+    with pytest.raises(StartError, match=f"tls: cannot use {path} with {path}: .*{why}"):
+        await serve(tls={"hosts": [{"certificate": str(path)}]})
+
+
+async def test_what_is_no_handshake_with_https_leaves_a_line(
+    serve: Serve, tmp_path: Path, lines: Callable[..., list[Any]]
+) -> None:
+    peers.write(tmp_path / "host.pem", peers.leaf("host", "one.example"))
+    service = await serve(http={"header_timeout": 0.3}, tls={"hosts": [{"certificate": str(tmp_path / "host.pem")}]})
+    for first, why in (
+        (b"GET / HTTP/1.1\r\n\r\n", "http request"), (b"", "timeout"),
+        (peers.hello(b"x\xff"), "server name is not ASCII"),
+    ):  # fmt: skip
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.https.port)
+        writer.write(first)
+        async with asyncio.timeout(5):
+            with suppress(ConnectionError):
+                await reader.read()
+        writer.close()
+        await until(partial(lines, "http.request", reason="tls", tls=why), f"the line: {why}")
+    assert service.https.connections == 0
 
 
 async def test_the_servers_own_certificate_is_kept_and_renewed(serve: Serve, tmp_path: Path) -> None:

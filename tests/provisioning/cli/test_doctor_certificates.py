@@ -254,6 +254,54 @@ async def test_names_that_devices_come_by(tmp_path: Path, names: list[str], more
         assert status is Level.OK
 
 
+async def of_hosts(path: Path, *hosts: dict[str, str], **more: Any) -> list[tuple[str, Level, str]]:
+    """What is said of a sound main certificate for localhost, and of the files of `hosts`."""
+    main = path / "main.pem"
+    leaf = server()
+    main.write_bytes(pki.write_key(leaf.key).encode() + leaf.pem)
+    main.chmod(0o600)
+    settings = settings_for("", tls={"certificate": main, "hosts": hosts}, **more)
+    found = [each async for each in doctor_certificates.of_server(settings)]
+    return [(each.check.replace(f"{path}/", ""), each.status, each.finding.replace(f"{path}/", "")) for each in found]
+
+
+async def test_certificates_of_hosts_are_judged_like_the_main_one(tmp_path: Path) -> None:
+    def write(name: str, leaf: Made, key: Any = None, mode: int = 0o600) -> dict[str, str]:
+        file, key_file = tmp_path / f"{name}.pem", tmp_path / f"{name}.key"
+        file.write_bytes(leaf.pem)
+        key_file.write_text(pki.write_key(key or leaf.key))
+        key_file.chmod(mode)
+        return {"certificate": str(file), "key": str(key_file)}
+
+    found = await of_hosts(
+        tmp_path, write("good", server("*.a.example", "b.example")), write("late", server("c.example", ends=-1)),
+        write("open", server("d.example"), mode=0o644), write("swapped", server("e.example"), pki.new_key()),
+        write("nameless", server("10.0.0.1")), {"certificate": str(tmp_path / "nowhere")},
+    )  # fmt: skip
+    yesterday = f"{NOW - days(1):%Y-%m-%d}"
+    assert found == [
+        ("server certificate", Level.OK, "main.pem"),
+        ("server certificate good.pem", Level.OK, "for *.a.example, b.example"),
+        ("server certificate late.pem", Level.PROBLEM, f"expired on {yesterday}"),
+        ("server certificate open.pem", Level.PROBLEM, "others may read the key in open.key"),
+        ("server certificate swapped.pem", Level.PROBLEM, "swapped.key is not the key of swapped.pem"),
+        ("server certificate nameless.pem", Level.PROBLEM, "has no host name by which it could be chosen"),
+        ("server certificate nowhere", Level.PROBLEM, "cannot read nowhere: No such file or directory"),
+    ]
+
+
+async def test_a_name_may_be_in_the_certificate_of_a_host(tmp_path: Path) -> None:
+    leaf = server("*.a.example")
+    file = tmp_path / "host.pem"
+    file.write_bytes(pki.write_key(leaf.key).encode() + leaf.pem)
+    file.chmod(0o600)
+    endpoints = {"murl": "ssl://gw.a.example:1", "hurl": "https://localhost"}
+    found = await of_hosts(tmp_path, {"certificate": str(file)}, endpoints=endpoints)
+    assert [status for _, status, _ in found] == [Level.OK, Level.OK]
+    found = await of_hosts(tmp_path, endpoints=endpoints)
+    assert found[0][1:] == (Level.WARNING, "is not for gw.a.example: devices that check names refuse it")
+
+
 async def test_the_certificate_of_our_own(tmp_path: Path) -> None:
     async def found(**more: Any) -> list[tuple[Level, str]]:
         settings = settings_for("", data_dir=tmp_path, **more)
