@@ -3,6 +3,7 @@
     model/      what the house talks about: plain values
     store/      PostgreSQL: the only SQL, the only place that seals secrets
     core/       the verbs, by subject
+    contexts    TLS: which certificate is shown to whom (SNI), and who is trusted
     web/        what all HTTP operations share
     protocols/  one folder per vendor: wire, http, mqtt, rows
     admission   CONNECT -> verdict: ask each protocol, look up, judge, write
@@ -11,8 +12,10 @@
     follow      what is changed elsewhere bites here
     app         puts it all together and runs it
     cli/        the command `gatehouse`
+    tls         the server's certificates, kept up while connections go on
     settings, log, metrics   what everybody uses
+    handshake   TLS handshakes with a deadline and a line, the same for HTTP and MQTT
 
 Imports point down, in the order of this list with `cli` on top. The package `broker` beside this one
-imports the model alone; the admission is handed to it.
+imports the model and the handshake alone; the admission is handed to it.
 """

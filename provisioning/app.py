@@ -30,8 +30,10 @@ from provisioning.admission import Admissions
 from provisioning.core import certify
 from provisioning.core.activate import LoginWrites
 from provisioning.core.blocking import Blocker
+from provisioning.core.gateway import Gateways
 from provisioning.core.importing import Summary
 from provisioning.core.presence import Presence, present
+from provisioning.core.register import Registrations
 from provisioning.follow import Follower, following
 from provisioning.metrics import Metrics
 from provisioning.model.events import Event
@@ -97,6 +99,12 @@ class Running:
             "http": self.http.port, "https": self.https.port, "mqtt": self.mqtt.port, "mqtts": self.mqtts.port,
         }  # fmt: skip
 
+    @property
+    def more_ports(self) -> dict[str, list[int]]:
+        """Of the MQTT listeners, where they have further ones."""
+        found = {"mqtt_more": self.mqtt.ports[1:], "mqtts_more": self.mqtts.ports[1:]}
+        return {name: ports for name, ports in found.items() if ports}
+
 
 @asynccontextmanager
 async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
@@ -107,7 +115,7 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
     """
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(registry(settings, on_commit=log_events))
-        vendors = protocols(settings)
+        vendors = protocols(settings, Gateways(database, most=settings.tencent.max_sub_devices))
         demo = await demo_fleet.load(database, settings, vendors)
         await demo_fleet.guard(database, settings)
         metrics = Metrics()
@@ -131,7 +139,12 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
                 went=presence.went, on_acknowledged=judging.decisions.acknowledged,
             )  # fmt: skip
 
-        application = _application(settings, database, vendors, metrics, blocker=judging.blocker, endpoints=endpoints)
+        registrations = Registrations(database)
+        stack.push_async_callback(registrations.close)
+        application = _application(
+            settings, database, vendors, metrics, blocker=judging.blocker, endpoints=endpoints,
+            registrations=registrations,
+        )  # fmt: skip
 
         def site(host: str, port: int, context: ssl.SSLContext | None = None) -> Site:
             return Site(application(), host=host, port=port, settings=settings.http, ssl_context=context)
@@ -139,6 +152,7 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
         mqtt, mqtts = listener(), listener()
         at = settings.mqtt.host, settings.mqtt.port
         await _open(stack, "mqtt", at, mqtt.start(*at), mqtt.stop)
+        await _open_more(mqtt, "mqtt", settings.mqtt.host, settings.mqtt.more_ports)
         _tell_endpoints(endpoints, settings, mqtt.port)
         at = settings.http.host, settings.http.port
         http = site(*at)
@@ -147,6 +161,7 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
         await tls.start()
         at = settings.mqtts.host, _port(settings.mqtts.port, 18_883, settings.mqtt.port)
         await _open(stack, "mqtts", at, mqtts.start(*at, tls.mqtts), mqtts.stop)
+        await _open_more(mqtts, "mqtts", settings.mqtts.host, settings.mqtts.more_ports, tls.more_mqtts)
         endpoints.mqtts_port = mqtts.port
         at = settings.https.host, _port(settings.https.port, 8_443, settings.http.port)
         https = site(*at, tls.https)
@@ -157,7 +172,7 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
             credentials=judging.credentials, presence=presence, metrics=metrics, mqtt=mqtt, mqtts=mqtts, http=http,
             https=https, endpoints=endpoints, tls=tls, demo=demo,
         )  # fmt: skip
-        _watch(running, judging.writes)
+        _watch(running, judging.writes, registrations)
         for name, work in (
             ("tls", tls.run()),
             ("prune", _prune(database, settings.events.keep_days)),
@@ -167,7 +182,7 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again
         gc.set_threshold(50_000, 50, 100)
-        log.get().info("ready", pid=os.getpid(), **running.ports)
+        log.get().info("ready", pid=os.getpid(), **running.ports, **running.more_ports)
         yield running
         log.get().info("stopping", pid=os.getpid(), sessions=len(sessions))
 
@@ -180,18 +195,30 @@ async def _open(
     stop: Callable[[], Coroutine[None, None, None]],
 ) -> None:
     """Start a listener, and stop it with the service. Raises: StartError, when its address cannot be bound."""
-    try:
-        await start
-    except OSError as error:
-        raise StartError(f"{name}: cannot listen on {at[0]}:{at[1]}: {_why_not(name, error)}") from error
+    await _bind(name, "port", at, start)
     stack.push_async_callback(stop)
 
 
-def _why_not(name: str, error: OSError) -> str:
+async def _open_more(
+    listener: Listener, name: str, host: str, ports: Sequence[int], context: ssl.SSLContext | None = None
+) -> None:
+    """Let a listener that was started accept on further ports. Raises: StartError, as `_open`."""
+    for port in ports:
+        await _bind(name, "more_ports", (host, port), listener.start(host, port, context))
+
+
+async def _bind(name: str, setting: str, at: tuple[str, int], start: Coroutine[None, None, None]) -> None:
+    try:
+        await start
+    except OSError as error:
+        raise StartError(f"{name}: cannot listen on {at[0]}:{at[1]}: {_why_not(name, setting, error)}") from error
+
+
+def _why_not(name: str, setting: str, error: OSError) -> str:
     """In words of the system: those of asyncio repeat the address."""
     number = error.errno or 0
     if number == errno.EADDRINUSE:
-        return f"the address is in use; another port by GATEHOUSE_{name.upper()}__PORT"
+        return f"the address is in use; another port by GATEHOUSE_{name.upper()}__{setting.upper()}"
     return os.strerror(number).lower() if number in errno.errorcode else error.strerror or str(error)
 
 
@@ -298,6 +325,7 @@ def _application(
     *,
     blocker: Blocker,
     endpoints: Endpoints,
+    registrations: Registrations,
 ) -> Callable[[], web.Application]:
     """Makes the application, once for each site."""
     token = settings.pki.access_token
@@ -306,7 +334,7 @@ def _application(
         max_leaf_days=settings.pki.max_leaf_days, crl_days=settings.pki.crl_days,
         access_token=token.get_secret_value() if token else None,
     )  # fmt: skip
-    world = World(database, endpoints, policy)
+    world = World(database, endpoints, policy, registrations=registrations)
     routes = [  # once for both: they keep what they have made, a CRL for instance
         *health.routes(),
         *published.routes(),
@@ -326,7 +354,7 @@ def _application(
     return make
 
 
-def _watch(running: Running, writes: LoginWrites) -> None:
+def _watch(running: Running, writes: LoginWrites, registrations: Registrations) -> None:
     watch, pool, mqtt = running.metrics.watch, running.database.pool, running.mqtt
     watch("sessions", "Devices that are logged in.", lambda: len(running.sessions))
     watch("connections", "Open connections.", lambda: len(mqtt.connections), listener="mqtt")
@@ -339,6 +367,9 @@ def _watch(running: Running, writes: LoginWrites) -> None:
         "queue_depth", "What waits for the database or for devices.", lambda: running.credentials.depth, queue="look_up"
     )
     watch("queue_depth", "What waits for the database or for devices.", lambda: writes.depth, queue="login_write")
+    watch(
+        "queue_depth", "What waits for the database or for devices.", lambda: registrations.depth, queue="registration"
+    )
     watch(
         "queue_depth", "What waits for the database or for devices.", lambda: running.presence.depth, queue="presence"
     )

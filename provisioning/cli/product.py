@@ -12,6 +12,8 @@ from provisioning.cli.run import Desk, Failure, on_registry
 
 if TYPE_CHECKING:
     from provisioning.model.registry import Product
+    from provisioning.model.spec import ProductSpec
+    from provisioning.store.database import Tx
 
 app = typer.Typer(help="Products: kinds of devices.", no_args_is_help=True)
 COLUMNS: Final = ("key", "name", "dynamic_activation", "auto_create", "certificate_login", "devices", "demo")
@@ -19,12 +21,26 @@ COLUMNS: Final = ("key", "name", "dynamic_activation", "auto_create", "certifica
 Key = Annotated[str, typer.Argument(metavar="PRODUCT", help="Key of the product.")]
 Secret = Annotated[str | None, typer.Option(help="Secret that proves devices which have none of their own.")]
 Dynamic = Annotated[bool | None, typer.Option("--dynamic-activation/--no-dynamic-activation",
-                                              help="Its devices may fetch their secrets.")]  # fmt: skip
+                                              help="Its devices may fetch their secrets, or register.")]  # fmt: skip
 AutoCreate = Annotated[bool | None, typer.Option("--auto-create/--no-auto-create",
-                                                 help="A dynamic activation creates an unknown device.")]  # fmt: skip
+                                                 help="An unknown device is created when it asks.")]  # fmt: skip
 CertificateLogin = Annotated[bool | None, typer.Option("--certificate-login/--no-certificate-login",
                                                        help="Its devices log in over TLS with a certificate of their "
                                                             "own, and not without one.")]  # fmt: skip
+RegisterLimit = Annotated[int | None, typer.Option(min=0, max=1_000_000,
+                                                   help="The most devices that may register themselves; "
+                                                        "0: no limit.")]  # fmt: skip
+ClientAuthority = Annotated[str | None, typer.Option(metavar="CA",
+                                                     help="Its devices may bring certificates of this authority along "
+                                                          "when they register.")]  # fmt: skip
+
+
+async def _check_authority(tx: "Tx", spec: "ProductSpec") -> None:
+    """A name that nobody bears would only be found out when a device is refused."""
+    from provisioning.core import certify
+
+    if spec.client_authority:
+        await certify.authority(tx, spec.client_authority)
 
 
 @app.command()
@@ -36,19 +52,23 @@ def create(
     dynamic_activation: Dynamic = None,
     auto_create: AutoCreate = None,
     certificate_login: CertificateLogin = None,
+    register_limit: RegisterLimit = None,
+    client_authority: ClientAuthority = None,
     protocol: Protocol = "enos",
     as_json: Json = False,
 ) -> None:
     """Create a product, and print it with its secret."""
 
     async def work(desk: Desk) -> "Product":
-        from provisioning.core import generate, load
+        from provisioning.core import load
 
         spec = desk.product(
-            key=generate.product_key() if product is None else product, secret=secret, name=name,
+            key=desk.vendor.forms.product_key() if product is None else product, secret=secret, name=name,
             dynamic_activation=dynamic_activation, auto_create=auto_create, certificate_login=certificate_login,
+            register_limit=register_limit, client_authority=client_authority,
         )  # fmt: skip
         async with desk.database.begin() as tx:
+            await _check_authority(tx, spec)
             outcome, made = await load.put_product(tx, spec)
             if outcome is not load.Outcome.CREATED:
                 raise Failure(f"there is a product {spec.key} already; `gatehouse product set` changes it")
@@ -94,6 +114,8 @@ def set_(
     dynamic_activation: Dynamic = None,
     auto_create: AutoCreate = None,
     certificate_login: CertificateLogin = None,
+    register_limit: RegisterLimit = None,
+    client_authority: ClientAuthority = None,
     protocol: Protocol = "enos",
     as_json: Json = False,
 ) -> None:
@@ -105,9 +127,10 @@ def set_(
 
         spec = desk.product(
             key=product, secret=secret, name=name, dynamic_activation=dynamic_activation, auto_create=auto_create,
-            certificate_login=certificate_login,
+            certificate_login=certificate_login, register_limit=register_limit, client_authority=client_authority,
         )  # fmt: skip
         async with desk.database.begin() as tx:
+            await _check_authority(tx, spec)
             outcome, put = await load.put_product(tx, spec)
             if outcome is load.Outcome.CREATED:
                 raise Refusal(Reason.UNKNOWN, product=product)

@@ -1,6 +1,8 @@
 """The verbs of the house, by subject: no vendor word, no HTTP, no MQTT.
 
     login      judge: may this claim log in, and what must be written first?
+    register   a claimant with its product's secret gets a device by name, many at once
+    register_certificate   the same, where devices have certificates
     activate   the writes that logins need, in groups: sessions of dynamic activation, first logins
     enrol      a proven claimant gets its device
     registry   what administrators do to products, groups and devices
@@ -14,6 +16,9 @@
     enrol_certificate   a proven device gets its certificate
     presence   who is connected, told to the database now and then
     blocking   identities that were refused too often
+    rates      so many times a second
+    pacing     how soon a device may come again
+    gateway    a device speaks for others that have no connection
     generate   keys and secrets
 
 A verb takes the transaction first and never commits.

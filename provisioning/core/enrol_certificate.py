@@ -6,7 +6,7 @@ from typing import Final
 
 from provisioning.core import certify, pki
 from provisioning.core.chain import malformed
-from provisioning.core.login import NOBODY
+from provisioning.core.enrol import NOBODY
 from provisioning.core.pki import NOWHERE, Request, Urls
 from provisioning.model.certificate import Authority, Certificate, Profile, Status
 from provisioning.model.identity import Identity

@@ -1,14 +1,22 @@
-"""Keys and secrets, as the vendors' own look (EnOS reference, section 6)."""
+"""Keys and secrets. What a vendor's own look like, its `Forms` say; HOUSE is what most of them take."""
 
+import base64
 import secrets
 import string
 from typing import Final
 
+from provisioning.model.spec import Forms
+
 ALPHANUMERIC: Final = string.ascii_letters + string.digits
 
 
-def _alphanumeric(length: int) -> str:
-    return "".join(secrets.choice(ALPHANUMERIC) for _ in range(length))
+def alphanumeric(length: int, alphabet: str = ALPHANUMERIC) -> str:
+    return "".join(secrets.choice(alphabet) for _ in range(length))
+
+
+def base64_key(length: int) -> str:
+    """So many random bytes, in Base64."""
+    return base64.b64encode(secrets.token_bytes(length)).decode()
 
 
 def secret() -> str:
@@ -17,12 +25,18 @@ def secret() -> str:
 
 
 def product_key() -> str:
-    return _alphanumeric(8)
+    return alphanumeric(8)
 
 
 def device_key() -> str:
-    return _alphanumeric(10)
+    return alphanumeric(10)
 
 
 def asset_id() -> str:
-    return _alphanumeric(8)
+    return alphanumeric(8)
+
+
+HOUSE: Final = Forms(
+    product_key=product_key, product_secret=secret, device_key=device_key, device_secret=secret, asset_id=asset_id
+)
+"""As the EnOS reference has them, section 6."""

@@ -14,6 +14,8 @@ class ProductCredential:
     dynamic_activation: bool
     auto_create: bool
     certificate_login: bool = False
+    client_authority: str = ""
+    """Name of the authority whose certificates its devices may bring along; empty: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

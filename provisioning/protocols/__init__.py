@@ -15,6 +15,7 @@ from typing import Protocol
 
 from aiohttp import web
 
+from provisioning.core.gateway import Gateways
 from provisioning.core.login import LoginClaim
 from provisioning.model.admission import Admission, Rejection
 from provisioning.model.credential import Credential
@@ -22,8 +23,9 @@ from provisioning.model.identity import Identity
 from provisioning.model.mqtt import Connect
 from provisioning.model.refusal import Reason
 from provisioning.model.registry import Device, Group, Product
-from provisioning.model.spec import Spec
+from provisioning.model.spec import Forms, Spec
 from provisioning.protocols.enos.mqtt import Enos
+from provisioning.protocols.tencent.mqtt import Tencent
 from provisioning.settings import Settings
 
 
@@ -32,6 +34,10 @@ class VendorProtocol(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def forms(self) -> Forms:
+        """How the keys and secrets look that are made up for its products and devices."""
+        ...
 
     def routes(self) -> Iterable[web.RouteDef]:
         """The HTTP operations."""
@@ -66,6 +72,9 @@ class VendorProtocol(Protocol):
         ...
 
 
-def protocols(settings: Settings) -> tuple[VendorProtocol, ...]:
-    """All protocols, in the order in which they are asked whether a CONNECT is theirs."""
-    return (Enos(settings.enos),)
+def protocols(settings: Settings, gateways: Gateways | None = None) -> tuple[VendorProtocol, ...]:
+    """All protocols, in the order in which they are asked whether a CONNECT is theirs.
+
+    `gateways`: who serves what gateways ask for; without it they are not answered.
+    """
+    return Enos(settings.enos), Tencent(settings.tencent, gateways)

@@ -8,6 +8,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
+from provisioning.core.register import Registrations
 from provisioning.store.database import Database
 
 
@@ -65,6 +66,7 @@ class World:
     database: Database
     endpoints: Endpoints
     pki: PkiPolicy = field(default_factory=PkiPolicy)
+    registrations: Registrations = field(kw_only=True)
 
 
 HOST: Final = re.compile(

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
+from provisioning.core.generate import HOUSE
 from provisioning.core.login import LoginClaim, Means
 from provisioning.model.admission import NOTHING, Admission, Answer, Notice, Push, Rejection, Rights
 from provisioning.model.credential import Credential
@@ -29,6 +30,7 @@ class Enos:
     """The protocol as the rest of the house sees it, and the conduct of its sessions."""
 
     name = wire.PROTOCOL
+    forms = HOUSE
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

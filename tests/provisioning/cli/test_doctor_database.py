@@ -125,7 +125,7 @@ async def test_the_demo_fleet(database_url: str, database: Database) -> None:
         await products.add(tx, Product(protocol="enos", key="demopump", secret="s", demo=True))
     found, _ = await examined(database_url)
     assert (found["demo fleet"].status, found["demo fleet"].advice) == (
-        Level.WARNING, "gatehouse product delete demopump --cascade",
+        Level.WARNING, "gatehouse product delete demopump --protocol enos --cascade",
     )  # fmt: skip
 
 

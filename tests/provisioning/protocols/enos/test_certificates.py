@@ -23,7 +23,7 @@ from tests.certificates import parsed, read_company, run
 from tests.devices import DEVICE, PRODUCT
 from tests.openssl import made, openssl, outcome, verify
 from tests.pki_site import Reply, Served, load, pki_site
-from tests.provisioning.protocols.enos.conftest import Lines
+from tests.provisioning.protocols.conftest import Lines
 
 PATH = "/connect-service/v2.0/certificates"
 ROWS = (
