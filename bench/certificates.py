@@ -33,7 +33,7 @@ import uvloop
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from run import GATEHOUSE, ROOT, service
 
-from provisioning.core import certify, pki
+from provisioning.core import ca, certify, pki
 from provisioning.opening import registry
 from provisioning.settings import load
 
@@ -60,7 +60,7 @@ async def issue(data: str, count: int) -> float:
         started = time.perf_counter()
         for _ in range(0, count, 50):
             async with database.begin() as tx:
-                authority = await certify.default_authority(tx)
+                authority = await ca.default(tx)
                 for _ in range(50):
                     await certify.issue_from_csr(tx, authority, request, now=datetime.now(UTC), days=30)
         return count / (time.perf_counter() - started)

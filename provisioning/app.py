@@ -27,7 +27,7 @@ from broker.sessions import Sessions
 from provisioning import demo as demo_fleet
 from provisioning import log
 from provisioning.admission import Admissions
-from provisioning.core import certify
+from provisioning.core import inventory
 from provisioning.core.activate import LoginWrites
 from provisioning.core.blocking import Blocker
 from provisioning.core.gateway import Gateways
@@ -412,7 +412,7 @@ async def _care_for_certificates(database: Database, holdings: Holdings) -> None
             await holdings.flush()
             if loop.time() - tended >= CARE_EVERY:
                 now = datetime.now(UTC)
-                for tend in (certify.warn_expiring, certify.revoke_replaced):
+                for tend in (inventory.warn_expiring, inventory.revoke_replaced):
                     count = CARE_AT_ONCE
                     while count == CARE_AT_ONCE:
                         async with database.begin() as tx:

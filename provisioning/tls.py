@@ -13,12 +13,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from provisioning import log
 from provisioning.contexts import Contexts, Files, take_any_name
-from provisioning.core import certify, importing, pki
-from provisioning.core.pki import Urls
+from provisioning.core import ca, certify, importing, pki
+from provisioning.core.signing import Urls
 from provisioning.model.certificate import Authority, Profile, Status
 from provisioning.model.refusal import Refusal
 from provisioning.opening import StartError
@@ -67,9 +66,9 @@ class Tls:
         Raises:
             StartError: the configured files cannot be used.
         """
-        key = await certify.make_key(pki.KeyType(self._settings.pki.key))
+        key = await ca.make_key(pki.KeyType(self._settings.pki.key))
         async with self._database.begin() as tx:
-            await certify.ensure_default(tx, key, now=datetime.now(UTC))
+            await ca.ensure_default(tx, key, now=datetime.now(UTC))
         await self._load_anchors()
         if self._settings.tls.certificate is None:
             await self._ensure_own()
@@ -139,7 +138,7 @@ class Tls:
             leaf = self._own()
             if leaf is not None and await self._is_good(tx, leaf, names, now):
                 return
-            authority = await certify.default_authority(tx)
+            authority = await ca.default(tx)
             key = pki.new_key()
             issued = await certify.issue_with_key(
                 tx, authority, key, pki.make_subject(self._settings.tls.names[0], "Gatehouse"), now=now,
@@ -171,7 +170,7 @@ class Tls:
         except (ValueError, x509.ExtensionNotFound):
             return False
         life = leaf.not_valid_after_utc - leaf.not_valid_before_utc
-        known = await certificates.by_fingerprint(tx, pki.fingerprint(leaf.public_bytes(Encoding.DER)))
+        known = await certificates.by_fingerprint(tx, pki.fingerprint(pki.der(leaf)))
         trusted = {each.id for each in await authorities.trusted(tx, now)}
         return (
             set(has) == set(names)

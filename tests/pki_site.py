@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from provisioning.core import certify, importing, pki
+from provisioning.core import ca, certify, importing, pki
 from provisioning.core.blocking import Blocker
 from provisioning.core.register import Registrations
 from provisioning.metrics import Metrics
@@ -96,7 +96,7 @@ async def pki_site(
 ) -> AsyncIterator[Served]:
     """`refusals`: of a device until it is blocked; `policy`: of `PkiPolicy`."""
     now = datetime.now(UTC).replace(microsecond=0)
-    authority = await run(database, certify.ensure_default, KEY, now=now)
+    authority = await run(database, ca.ensure_default, KEY, now=now)
     sites: list[Site] = []
     world = World(
         database,

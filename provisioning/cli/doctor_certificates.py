@@ -15,7 +15,7 @@ from provisioning.cli.certificates import standing, title, words
 from provisioning.cli.doctor import Finding, Findings, Level
 from provisioning.cli.doctor_machine import OTHERS_READ, OTHERS_WRITE
 from provisioning.contexts import Files
-from provisioning.core import certify, chain, importing, pki, publish
+from provisioning.core import ca, chain, importing, pki, publish
 from provisioning.model.refusal import Refusal
 from provisioning.store import authorities, diagnosis
 from provisioning.store.sealing import SealError
@@ -102,7 +102,7 @@ def _life(name: str, authority: "Authority", state: str, now: datetime) -> list[
 def _path(name: str, authority: "Authority", now: datetime) -> list[Finding]:
     """Does it still lead up to its anchor?"""
     try:
-        path = certify.path_of(authority)
+        path = ca.path_of(authority)
         for below, above in pairwise(path):
             if not chain.is_issued_by(below, above):
                 return [Finding(name, Level.PROBLEM, f"{chain.words(above.subject)} did not issue "
@@ -136,7 +136,7 @@ async def _key(
 
 async def _sign(tx: "Tx", settings: "Settings", authority: "Authority", now: datetime) -> None:
     """Raises: _Undo, when all is well."""
-    issuer, _ = await certify.signer(tx, authority)
+    issuer, _ = await ca.signer(tx, authority)
     if issuer.key.public_key() != issuer.certificate.public_key():
         return
     await publish.make_crl(tx, authority, now=now, validity=timedelta(days=settings.pki.crl_days))

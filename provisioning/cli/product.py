@@ -37,10 +37,10 @@ ClientAuthority = Annotated[str | None, typer.Option(metavar="CA",
 
 async def _check_authority(tx: "Tx", spec: "ProductSpec") -> None:
     """A name that nobody bears would only be found out when a device is refused."""
-    from provisioning.core import certify
+    from provisioning.core import ca
 
     if spec.client_authority:
-        await certify.authority(tx, spec.client_authority)
+        await ca.find(tx, spec.client_authority)
 
 
 @app.command()

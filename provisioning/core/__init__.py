@@ -8,10 +8,13 @@
     registry   what administrators do to products, groups and devices
     load       the same in bulk
     importing  rows into the registry, with a result for each
-    pki        X.509 without storage: keys, requests, authorities, leaves
+    pki        X.509 without storage: keys, certificates, requests, names
+    signing    what authorities sign with, and what they sign
     chain      may this leaf be trusted? paths and name constraints
     revocation what CRLs and OCSP responses are made of
-    certify    authorities and certificates: make, issue, renew, revoke
+    ca         authorities: create, import, rotate, distrust
+    certify    leaves: issue, renew, re-key, adopt
+    inventory  what becomes of them: hold, revoke, replace, warn
     publish    CRLs and OCSP responses from the inventory
     enrol_certificate   a proven device gets its certificate
     presence   who is connected, told to the database now and then

@@ -4,9 +4,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
-from provisioning.core import certify, chain, pki, register
+from provisioning.core import ca, certify, chain, inventory, pki, register, signing
 from provisioning.core.chain import malformed
 from provisioning.core.enrol import Again
 from provisioning.core.pki import PrivateKey
@@ -36,7 +35,7 @@ async def issue(
     subject: x509.Name,
     now: datetime,
     days: int,
-    urls: pki.Urls,
+    urls: signing.Urls,
 ) -> Outcome | None:
     """Register the device, and issue a certificate for `key`; those that it had before are revoked. None: read again.
 
@@ -46,7 +45,7 @@ async def issue(
     device = await _device(tx, request)
     if device is None:
         return None
-    await certify.revoke_of_device(tx, device.id, now=now, reason=Revocation.SUPERSEDED)
+    await inventory.revoke_of_device(tx, device.id, now=now, reason=Revocation.SUPERSEDED)
     made = await certify.issue_with_key(tx, authority, key, subject, now=now, days=days, device=device, urls=urls)
     return Outcome(made.certificate, made.key)
 
@@ -65,17 +64,17 @@ async def adopt(tx: Tx, request: Request, brought: x509.Certificate, *, now: dat
     if device is None or product is None:
         return None
     authority = await _authority(tx, product.client_authority, brought)
-    fingerprint = pki.fingerprint(brought.public_bytes(Encoding.DER))
+    fingerprint = pki.fingerprint(pki.der(brought))
     known = await certificates.by_fingerprint(tx, fingerprint)
     if known is not None and (known.device_id != device.id or known.status is not Status.VALID):
         raise malformed("certificate", "is another device's, on hold or revoked")
     for each in await certificates.lock_of_device(tx, device.id):
         if each.fingerprint != fingerprint:
-            await certify.revoke(tx, each, now=now, reason=Revocation.SUPERSEDED)
+            await inventory.revoke(tx, each, now=now, reason=Revocation.SUPERSEDED)
     if known is None:
         known = await certify.adopt(tx, authority, brought, now=now, device=device)
     else:
-        own, *above = certify.path_of(authority)
+        own, *above = ca.path_of(authority)
         chain.verify_leaf(brought, [own], now, pool=above, profile=known.profile)
     return Outcome(known, None)
 

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from broker import packets
 from provisioning.app import Running
-from provisioning.core import certify, pki, registry
+from provisioning.core import ca, certify, inventory, pki, registry, signing
 from provisioning.model.certificate import Authority, Certificate
 from provisioning.opening import StartError
 from provisioning.store import certificates
@@ -57,14 +57,14 @@ class Fleet:
 
     async def authority(self) -> Authority:
         async with self.service.database.read() as tx:
-            return await certify.default_authority(tx)
+            return await ca.default(tx)
 
     async def issue(self, key: str = "dk1", product: str = "pk1", **more: Any) -> Certificate:
         """A certificate for a device; its files are named after it."""
         now = more.pop("now", datetime.now(UTC))
         async with self.service.database.begin() as tx:
             owner = await registry.device(tx, "enos", product, key)
-            authority = await certify.default_authority(tx)
+            authority = await ca.default(tx)
             made = await certify.issue_with_key(
                 tx, authority, pki.new_key(), pki.make_subject(key), now=now, days=more.pop("days", 30), device=owner
             )
@@ -167,7 +167,7 @@ async def test_dynamic_activation_over_tls(fleet: Fleet) -> None:
         assert (await client.login(connect(wanted))).code == 5, "nobody gets another device's secret by his certificate"
 
 
-@pytest.mark.parametrize("verb", [certify.revoke, certify.hold])
+@pytest.mark.parametrize("verb", [inventory.revoke, inventory.hold])
 async def test_revocation_ends_the_session_and_refuses_the_next(fleet: Fleet, verb: Callable[..., Any]) -> None:
     certificate = await fleet.issue()
     async with fleet.client() as client:
@@ -176,11 +176,11 @@ async def test_revocation_ends_the_session_and_refuses_the_next(fleet: Fleet, ve
             await verb(tx, certificate, now=datetime.now(UTC))
         assert await client.is_closed(1.0), "the session outlives its certificate by more than a second"
     assert await fleet.code() == 5
-    if verb is certify.hold:
+    if verb is inventory.hold:
         async with fleet.service.database.begin() as tx:
             held = await certificates.by_id(tx, certificate.id)
             assert held is not None
-            await certify.release(tx, held, now=datetime.now(UTC))
+            await inventory.release(tx, held, now=datetime.now(UTC))
         await until(lambda: _is_let_in(fleet), "the released certificate to be taken again")
 
 
@@ -194,7 +194,7 @@ async def test_revocation_in_one_process_bites_in_another(fleet: Fleet, serve: S
     async with fleet.client() as client:
         assert (await client.login(connect(login("dk1", "secret-dk1")))).code == 0
         async with other.database.begin() as tx:
-            await certify.revoke(tx, certificate, now=datetime.now(UTC))
+            await inventory.revoke(tx, certificate, now=datetime.now(UTC))
         assert await client.is_closed(1.0)
 
 
@@ -204,7 +204,7 @@ async def test_a_revocation_that_nobody_reported_bites_when_reports_are_back(fle
         assert (await client.login(connect(login("dk1", "secret-dk1")))).code == 0
         async with fleet.service.database.begin() as tx:
             await tx.db.execute("ALTER TABLE certificate DISABLE TRIGGER certificate_changed")
-            await certify.revoke(tx, certificate, now=datetime.now(UTC))
+            await inventory.revoke(tx, certificate, now=datetime.now(UTC))
             await tx.db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
         assert await client.is_closed(5.0)
 
@@ -214,13 +214,13 @@ async def test_a_distrusted_authority_is_no_longer_enough(fleet: Fleet) -> None:
     old = await fleet.authority()
     context = await fleet.context()
     async with fleet.service.database.begin() as tx:
-        await certify.rotate(tx, old, pki.new_key(), now=datetime.now(UTC))
+        await ca.rotate(tx, old, pki.new_key(), now=datetime.now(UTC))
     reader, writer = await asyncio.open_connection("127.0.0.1", fleet.port, ssl=context, server_hostname="localhost")
     del reader
     writer.close()  # a rotation strands nobody: who trusts the old authority still trusts the server
     async with fleet.service.database.begin() as tx:
-        found = await certify.authority(tx, old.name, old.generation)
-        await certify.distrust(tx, found, now=datetime.now(UTC))
+        found = await ca.find(tx, old.name, old.generation)
+        await ca.distrust(tx, found, now=datetime.now(UTC))
 
     async def refused() -> bool:
         reader, writer = await asyncio.open_connection(
@@ -240,7 +240,9 @@ def _without_check(context: ssl.SSLContext) -> ssl.SSLContext:
     return context
 
 
-def _signed(cn: str, issuer: pki.Issuer | None = None, *, not_before: datetime, not_after: datetime) -> tuple[str, str]:
+def _signed(
+    cn: str, issuer: signing.Issuer | None = None, *, not_before: datetime, not_after: datetime
+) -> tuple[str, str]:
     """A certificate and its key, self-signed without an issuer."""
     key = pki.new_key()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, cn)])
@@ -256,7 +258,7 @@ async def test_bad_certificates_end_in_the_handshake(fleet: Fleet, lines: Callab
     now = datetime.now(UTC)
     fleet.write("stranger", *_signed("dk1", not_before=now - timedelta(1), not_after=now + timedelta(1)))
     async with fleet.service.database.read() as tx:
-        issuer, _ = await certify.signer(tx, await fleet.authority())
+        issuer, _ = await ca.signer(tx, await fleet.authority())
     fleet.write("expired", *_signed("dk1", issuer, not_before=now - timedelta(9), not_after=now - timedelta(1)))
     for name in (None, "stranger", "expired"):
         await fleet.refused(name)
@@ -519,11 +521,9 @@ async def test_the_servers_own_certificate_is_kept_and_renewed(serve: Serve, tmp
     await serve(data_dir=str(tmp_path))
     assert path.read_text() == text, "a restart issues nothing"
     async with first.database.begin() as tx:
-        authority = await certify.default_authority(tx)
-        await certify.rotate(tx, authority, pki.new_key(), now=datetime.now(UTC))
-        await certify.distrust(
-            tx, await certify.authority(tx, authority.name, authority.generation), now=datetime.now(UTC)
-        )
+        authority = await ca.default(tx)
+        await ca.rotate(tx, authority, pki.new_key(), now=datetime.now(UTC))
+        await ca.distrust(tx, await ca.find(tx, authority.name, authority.generation), now=datetime.now(UTC))
     await until(lambda: path.read_text() != text, "a certificate of the new generation")
 
 

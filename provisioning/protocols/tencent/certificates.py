@@ -5,9 +5,8 @@ from typing import Final
 
 from aiohttp import web
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
-from provisioning.core import certify, pki, register_certificate
+from provisioning.core import ca, pki, register_certificate
 from provisioning.core.register import Request
 from provisioning.core.register_certificate import Outcome
 from provisioning.model.refusal import Reason, Refusal
@@ -43,10 +42,10 @@ async def _issue(request: web.Request, asked: Request, claim: wire.Register, org
     common_name = f"{claim.product}{claim.device}"
     if len(common_name) > LONGEST_CN:
         raise wire.malformed("DeviceName")
-    world, key, now = request.app[WORLD], await certify.make_key(), _now()
+    world, key, now = request.app[WORLD], await ca.make_key(), _now()
 
     async def work(tx: Tx, asked: Request) -> Outcome | None:
-        authority = await certify.default_authority(tx)
+        authority = await ca.default(tx)
         subject = pki.make_subject(common_name, organization)
         return await register_certificate.issue(
             tx, asked, authority, key, subject=subject, now=now, days=world.pki.leaf_days,
@@ -78,7 +77,7 @@ async def _adopt(request: web.Request, asked: Request, pem: str) -> Outcome:
 def _read(pem: str) -> x509.Certificate:
     """Raises: Refusal MALFORMED."""
     brought = pki.read_certificate(pem)
-    if len(payload.write_certificate(pki.write_pem(brought.public_bytes(Encoding.DER)), None)) > LARGEST_PLAINTEXT:
+    if len(payload.write_certificate(pki.write_pem(pki.der(brought)), None)) > LARGEST_PLAINTEXT:
         raise wire.malformed("ClientCert")
     return brought
 

@@ -10,7 +10,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
-from provisioning.core.pki import NOWHERE, Urls
+from provisioning.core.signing import NOWHERE, Urls
 from provisioning.model.certificate import Authority
 from provisioning.model.refusal import Reason, Refusal
 

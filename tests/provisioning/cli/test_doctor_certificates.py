@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from provisioning.cli import doctor_certificates
 from provisioning.cli.doctor import Finding, Level
 from provisioning.cli.doctor_database import Opened
-from provisioning.core import certify, pki
+from provisioning.core import ca, certify, pki
 from provisioning.store.database import Database
 from tests.certificates import KEY, NOW, add_device, days, issue, read_company, run
 from tests.conftest import settings_for
@@ -31,7 +31,7 @@ async def about(database: Database, check: str) -> list[tuple[str, str]]:
 
 
 async def create(database: Database, name: str = "acme", **more: Any) -> Any:
-    return await run(database, certify.create_authority, name, more.pop("key", KEY), **({"now": NOW} | more))
+    return await run(database, ca.create, name, more.pop("key", KEY), **({"now": NOW} | more))
 
 
 async def test_none_yet(database: Database) -> None:
@@ -41,8 +41,8 @@ async def test_none_yet(database: Database) -> None:
 async def test_sound_ones(database: Database) -> None:
     root = made("Root")
     await create(database)
-    await run(database, certify.import_authority, "company", read_company(made("Issuing", root, path_length=0), root))
-    await run(database, certify.trust_authority, "elsewhere", made("Elsewhere").certificate)
+    await run(database, ca.import_, "company", read_company(made("Issuing", root, path_length=0), root))
+    await run(database, ca.trust, "elsewhere", made("Elsewhere").certificate)
     found = await examined(database)
     assert {each.status for each in found} == {Level.OK}, found
     assert {each.check for each in found} == {
@@ -86,9 +86,9 @@ async def test_one_that_is_not_valid_yet(database: Database) -> None:
 
 async def test_retired_and_distrusted_ones_may_expire(database: Database) -> None:
     first = await create(database, years=1)
-    await run(database, certify.rotate, first, pki.new_key(), now=NOW)
+    await run(database, ca.rotate, first, pki.new_key(), now=NOW)
     old = await create(database, "old", key=pki.new_key(), now=NOW - days(400), years=1)
-    await run(database, certify.distrust, old, now=NOW)
+    await run(database, ca.distrust, old, now=NOW)
     assert [each[0] for each in await about(database, "authority acme-1")] == ["info"]
     assert await about(database, "authority old-1") == [
         ("info", f"distrusted; p256, until {old.not_after:%Y-%m-%d}")
@@ -113,7 +113,7 @@ async def test_the_key_of_another(database: Database) -> None:
 
 async def test_a_chain_that_is_damaged(database: Database) -> None:
     root = made("Root")
-    await run(database, certify.import_authority, "acme", read_company(made("Issuing", root, path_length=0), root))
+    await run(database, ca.import_, "acme", read_company(made("Issuing", root, path_length=0), root))
     async with database.begin() as tx:
         stranger = made("Root").certificate.public_bytes(Encoding.DER)
         await tx.db.execute("UPDATE authority SET chain = ARRAY[$1::bytea]", stranger)
@@ -123,7 +123,7 @@ async def test_a_chain_that_is_damaged(database: Database) -> None:
 
 async def test_a_root_that_has_expired(database: Database) -> None:
     root = made("Root")
-    await run(database, certify.import_authority, "acme", read_company(made("Issuing", root, path_length=0), root))
+    await run(database, ca.import_, "acme", read_company(made("Issuing", root, path_length=0), root))
     past = made("Root", key=root.key, not_after=datetime(2025, 1, 1, tzinfo=UTC))
     async with database.begin() as tx:
         await tx.db.execute(

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from provisioning.app import Running
-from provisioning.core import certify, pki, registry
-from provisioning.core.pki import NOWHERE, Issuer
+from provisioning.core import ca, pki, registry, signing
+from provisioning.core.signing import NOWHERE, Issuer
 from provisioning.model.certificate import Certificate, Profile, Revocation, Status
 from provisioning.model.refusal import Refusal
 from provisioning.model.registry import Device
@@ -29,13 +29,14 @@ PRODUCT_ID = "CERTIFIED1"
 CERTIFIED = PRODUCT | {"productId": PRODUCT_ID, "encryptionType": 1, "caName": "factory"}
 FACTORY_KEY = pki.new_key()
 FACTORY = Issuer(
-    pki.make_authority(pki.make_subject("Factory CA"), FACTORY_KEY, now=NOW - days(99), years=9, serial=77), FACTORY_KEY
+    signing.make_authority(pki.make_subject("Factory CA"), FACTORY_KEY, now=NOW - days(99), years=9, serial=77),
+    FACTORY_KEY,
 )
 
 
 def brought(cn: str = "from the line", *, by: Issuer = FACTORY, at: timedelta = timedelta(0), valid: int = 30) -> str:
     """A certificate that the factory gave to a device, in PEM."""
-    leaf = pki.issue(
+    leaf = signing.issue(
         by, pki.new_key().public_key(), pki.make_subject(cn), profile=Profile.DEVICE, now=NOW + at, days=valid,
         serial=pki.new_serial(), urls=NOWHERE,
     )  # fmt: skip
@@ -52,7 +53,7 @@ async def started(serve: Serve, **settings: Any) -> Running:
     running = await serve(tencent=NO_LIMITS | settings)
     await load_rows(running, CERTIFIED)
     async with running.database.begin() as tx:
-        await certify.trust_authority(tx, "factory", FACTORY.certificate)
+        await ca.trust(tx, "factory", FACTORY.certificate)
     return running
 
 
@@ -196,7 +197,7 @@ async def test_a_chain_that_comes_along_is_left_out(client: Registrant) -> None:
 def stranger() -> Issuer:
     """It bears the factory's name."""
     key = pki.new_key()
-    return Issuer(pki.make_authority(pki.make_subject("Factory CA"), key, now=NOW, years=9, serial=78), key)
+    return Issuer(signing.make_authority(pki.make_subject("Factory CA"), key, now=NOW, years=9, serial=78), key)
 
 
 BAD: dict[str, Callable[[], str]] = {
@@ -233,5 +234,5 @@ async def test_a_product_without_an_authority(client: Registrant, running: Runni
 
 async def test_an_authority_that_is_no_longer_trusted(client: Registrant, running: Running) -> None:
     async with running.database.begin() as tx:
-        await certify.distrust(tx, await certify.authority(tx, "factory"), now=NOW)
+        await ca.distrust(tx, await ca.find(tx, "factory"), now=NOW)
     assert (await register(client, pem=brought())).code == 1002

@@ -11,7 +11,7 @@ import pytest
 
 from broker.packets import Puback
 from provisioning.app import Running
-from provisioning.core import certify, pki, registry
+from provisioning.core import ca, certify, inventory, pki, registry
 from provisioning.core.pki import write_pem
 from provisioning.model.certificate import Certificate
 from provisioning.model.lifecycle import State
@@ -37,7 +37,7 @@ async def service(serve: Serve) -> Running:
 async def certificate(service: Running, name: str = "c1", **more: Any) -> Certificate:
     async with service.database.begin() as tx:
         owner = await registry.device(tx, "tencent", LEAVES, name)
-        authority = await certify.default_authority(tx)
+        authority = await ca.default(tx)
         made = await certify.issue_with_key(
             tx, authority, pki.new_key(), pki.make_subject(name), now=datetime.now(UTC), days=30, device=owner, **more
         )
@@ -185,7 +185,7 @@ async def test_certificates_of_sub_devices(service: Running) -> None:
             entry = signed(name, LEAVES, key=key.encode(), authtype="certificate")
             assert await own.ask("bind", entry) == [expected], name
         async with service.database.begin() as tx:
-            await certify.revoke(tx, made, now=datetime.now(UTC))
+            await inventory.revoke(tx, made, now=datetime.now(UTC))
         assert await own.ask("unbind", named("c1", LEAVES)) == [0]
         entry = signed("c1", LEAVES, key=keys[0].encode(), authtype="certificate")
         assert await own.ask("bind", entry) == [803], "a certificate that is revoked proves nothing"

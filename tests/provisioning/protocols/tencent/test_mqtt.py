@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from broker import pace, packets
 from broker.packets import Puback, Publish
 from provisioning.app import Running
-from provisioning.core import certify, pki, registry
+from provisioning.core import ca, certify, inventory, pki, registry
 from provisioning.model.admission import NOTHING
 from provisioning.model.certificate import Certificate
 from provisioning.model.identity import Identity
@@ -396,7 +396,7 @@ class Fleet:
     async def issue(self, name: str, product: str) -> Certificate:
         async with self.service.database.begin() as tx:
             owner = await registry.device(tx, "tencent", product, name)
-            authority = await certify.default_authority(tx)
+            authority = await ca.default(tx)
             made = await certify.issue_with_key(
                 tx, authority, pki.new_key(), pki.make_subject(product + name), now=datetime.now(UTC), days=30,
                 device=owner,
@@ -407,7 +407,7 @@ class Fleet:
     async def code(self, wanted: Connect, certificate: str | None) -> int:
         """The CONNACK code of a login over TLS."""
         async with self.service.database.read() as tx:
-            anchor = (await certify.default_authority(tx)).certificate
+            anchor = (await ca.default(tx)).certificate
         context = ssl.create_default_context(cadata=pki.write_pem(anchor))
         if certificate:
             context.load_cert_chain(self.directory / certificate)
@@ -447,7 +447,7 @@ async def test_certificates(fleet: Fleet, lines: Lines) -> None:
         assert await fleet.code(wanted, certificate) == expected, (wanted, certificate)
     assert "of another device" in str(lines)
     async with fleet.service.database.begin() as tx:
-        await certify.revoke(tx, own, now=datetime.now(UTC))
+        await inventory.revoke(tx, own, now=datetime.now(UTC))
 
     async def refused() -> bool:
         return await fleet.code(leaf, "c1") == 4
