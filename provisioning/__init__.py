@@ -9,10 +9,12 @@
     admission   CONNECT -> verdict: ask each protocol, look up, judge, write
     opening     master key, database, migrations
     demo        the demo fleet and its guard
+    tls         the server's certificates, kept up while connections go on
     follow      what is changed elsewhere bites here
+    upkeep      what is done now and then: old events go, certificates are looked after
+    gauges      what /metrics reads from the running parts
     app         puts it all together and runs it
     cli/        the command `gatehouse`
-    tls         the server's certificates, kept up while connections go on
     settings, log, metrics   what everybody uses
     handshake   TLS handshakes with a deadline and a line, the same for HTTP and MQTT
 

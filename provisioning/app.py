@@ -15,8 +15,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Final
 
 from aiohttp import web
 
@@ -27,7 +25,6 @@ from broker.sessions import Sessions
 from provisioning import demo as demo_fleet
 from provisioning import log
 from provisioning.admission import Admissions
-from provisioning.core import inventory
 from provisioning.core.activate import LoginWrites
 from provisioning.core.blocking import Blocker
 from provisioning.core.gateway import Gateways
@@ -35,31 +32,26 @@ from provisioning.core.importing import Summary
 from provisioning.core.presence import Presence, present
 from provisioning.core.register import Registrations
 from provisioning.follow import Follower, following
+from provisioning.gauges import watch
 from provisioning.metrics import Metrics
 from provisioning.model.events import Event
 from provisioning.model.mqtt import Connect, Peer
-from provisioning.model.refusal import Refusal
 from provisioning.opening import StartError, registry
 from provisioning.protocols import VendorProtocol, protocols
 from provisioning.protocols.x509 import est
 from provisioning.protocols.x509 import http as published
 from provisioning.protocols.x509.wire import urls
 from provisioning.settings import Settings, load
-from provisioning.store import events
 from provisioning.store.credentials import Credentials
 from provisioning.store.database import Database
 from provisioning.store.holdings import Holdings
 from provisioning.tls import Tls
+from provisioning.upkeep import care_for_certificates, prune
 from provisioning.web import health
 from provisioning.web.operation import METRICS, REQUEST_TIMEOUT
 from provisioning.web.site import Site
 from provisioning.web.stray import catch_strays
 from provisioning.web.world import WORLD, Endpoints, PkiPolicy, World
-
-PRUNE_EVERY: Final = 3_600.0
-CARE_EVERY: Final = 3_600.0
-CARE_AT_ONCE: Final = 500
-SEEN_EVERY: Final = 5.0
 
 
 def log_events(committed: Sequence[Event]) -> None:
@@ -172,11 +164,18 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
             credentials=judging.credentials, presence=presence, metrics=metrics, mqtt=mqtt, mqtts=mqtts, http=http,
             https=https, endpoints=endpoints, tls=tls, demo=demo,
         )  # fmt: skip
-        _watch(running, judging.writes, registrations)
+        watch(
+            metrics, database, sessions, broker, judging.credentials,
+            listeners={"mqtt": mqtt, "mqtts": mqtts}, sites={"http": http, "https": https},
+            queues={
+                "look_up": judging.credentials, "login_write": judging.writes, "registration": registrations,
+                "presence": presence,
+            },
+        )  # fmt: skip
         for name, work in (
             ("tls", tls.run()),
-            ("prune", _prune(database, settings.events.keep_days)),
-            ("certificates", _care_for_certificates(database, judging.holdings)),
+            ("prune", prune(database, settings.events.keep_days)),
+            ("certificates", care_for_certificates(database, judging.holdings)),
         ):
             stack.push_async_callback(_cancel, asyncio.create_task(work, name=name))
         gc.collect()
@@ -352,75 +351,6 @@ def _application(
         return app
 
     return make
-
-
-def _watch(running: Running, writes: LoginWrites, registrations: Registrations) -> None:
-    watch, pool, mqtt = running.metrics.watch, running.database.pool, running.mqtt
-    watch("sessions", "Devices that are logged in.", lambda: len(running.sessions))
-    watch("connections", "Open connections.", lambda: len(mqtt.connections), listener="mqtt")
-    watch("connections", "Open connections.", lambda: len(running.mqtts.connections), listener="mqtts")
-    watch("connections", "Open connections.", lambda: running.http.connections, listener="http")
-    watch("connections", "Open connections.", lambda: running.https.connections, listener="https")
-    watch("pool_connections", "Connections to the database.", pool.get_size, state="open")
-    watch("pool_connections", "Connections to the database.", pool.get_idle_size, state="idle")
-    watch(
-        "queue_depth", "What waits for the database or for devices.", lambda: running.credentials.depth, queue="look_up"
-    )
-    watch("queue_depth", "What waits for the database or for devices.", lambda: writes.depth, queue="login_write")
-    watch(
-        "queue_depth", "What waits for the database or for devices.", lambda: registrations.depth, queue="registration"
-    )
-    watch(
-        "queue_depth", "What waits for the database or for devices.", lambda: running.presence.depth, queue="presence"
-    )
-    watch("queue_depth", "What waits for the database or for devices.", lambda: running.broker.queued, queue="messages")
-    watch("credentials_cached", "Entries of the credential cache.", lambda: len(running.credentials))
-    watch(
-        "messages_total",
-        "Messages of devices.",
-        lambda: mqtt.totals.received + running.mqtts.totals.received,
-        direction="received",
-    )
-    watch(
-        "messages_total",
-        "Messages of devices.",
-        lambda: mqtt.totals.sent + running.mqtts.totals.sent,
-        direction="sent",
-    )
-    watch("messages_total", "Messages of devices.", lambda: running.broker.dropped, direction="dropped")
-    watch("messages_total", "Messages of devices.", lambda: running.broker.refused, direction="refused")
-
-
-async def _prune(database: Database, keep_days: int) -> None:
-    """Delete old events, a batch at a time."""
-    while True:
-        try:
-            async with database.begin() as tx:
-                count = await events.prune(tx, keep_days)
-        except Refusal as refusal:
-            log.get().warning("events.prune", outcome="failed", reason=str(refusal.reason))
-            count = 0
-        await asyncio.sleep(1.0 if count else PRUNE_EVERY)
-
-
-async def _care_for_certificates(database: Database, holdings: Holdings) -> None:
-    """Write what was seen; now and then warn of what expires, and revoke what was replaced and is no longer used."""
-    tended = -CARE_EVERY
-    loop = asyncio.get_running_loop()
-    while True:
-        try:
-            await holdings.flush()
-            if loop.time() - tended >= CARE_EVERY:
-                now = datetime.now(UTC)
-                for tend in (inventory.warn_expiring, inventory.revoke_replaced):
-                    count = CARE_AT_ONCE
-                    while count == CARE_AT_ONCE:
-                        async with database.begin() as tx:
-                            count = len(await tend(tx, now=now, limit=CARE_AT_ONCE))
-                tended = loop.time()
-        except Refusal as refusal:
-            log.get().warning("certificates.care", outcome="failed", reason=str(refusal.reason))
-        await asyncio.sleep(SEEN_EVERY)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -373,19 +373,6 @@ def test_endpoints_are_those_configured_or_those_listened_on() -> None:
         assert (endpoints.murl("asked"), endpoints.hurl("asked")) == (murl, hurl)
 
 
-async def test_old_events_go(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    await load_rows(service, PRODUCT, DEVICE)
-    await execute(service.database, "UPDATE event SET at = now() - interval '31 days'")
-    pruning = asyncio.create_task(app._prune(service.database, 30))
-
-    async def none_left() -> bool:
-        async with service.database.read() as tx:
-            return await events.page(tx) == []
-
-    await until(none_left, "the pruning")
-    await app._cancel(pruning)
-
-
 # --- a process of its own ---
 
 
