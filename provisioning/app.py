@@ -361,6 +361,7 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 async def _shut_down(broker: EmbeddedBroker) -> None:
     try:
-        await asyncio.wait_for(broker.shutdown(), 5)
+        async with asyncio.timeout(5):
+            await broker.shutdown()
     except TimeoutError:
         log.get().warning("broker.shutdown", outcome="failed", reason="timeout")

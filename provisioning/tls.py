@@ -83,8 +83,9 @@ class Tls:
     async def run(self) -> None:
         """Keep up with files, authorities and time, until cancelled."""
         while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._again.wait(), LOOK_AGAIN)
+            with suppress(TimeoutError):  # not `asyncio.wait_for`: before 3.12 it may swallow a cancellation
+                async with asyncio.timeout(LOOK_AGAIN):
+                    await self._again.wait()
             self._again.clear()
             try:
                 await self._load_anchors()

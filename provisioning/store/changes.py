@@ -135,8 +135,9 @@ class Listener:
         self._on_back()
         self.listening.set()
         while not self._lost.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._lost.wait(), CHECK_EVERY)
+            with suppress(TimeoutError):  # not `asyncio.wait_for`: before 3.12 it may swallow a cancellation
+                async with asyncio.timeout(CHECK_EVERY):
+                    await self._lost.wait()
             if not self._lost.is_set():
                 await connection.fetchval("SELECT 1", timeout=CHECK_EVERY)
         raise ConnectionError("the connection was closed")
@@ -147,7 +148,8 @@ async def listening(listener: Listener) -> AsyncIterator[Listener]:
     """Run the listener as long as the block runs; the block begins when changes are reported."""
     task = asyncio.create_task(listener.run(), name="changes")
     try:
-        await asyncio.wait_for(listener.listening.wait(), 2 * LONGEST_WAIT)
+        async with asyncio.timeout(2 * LONGEST_WAIT):
+            await listener.listening.wait()
         yield listener
     finally:
         task.cancel()
