@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from provisioning import log
+from provisioning import log, tasks
 
 CHANNEL: Final = "gatehouse"
 CHECK_EVERY: Final = 2.0
@@ -152,6 +152,4 @@ async def listening(listener: Listener) -> AsyncIterator[Listener]:
             await listener.listening.wait()
         yield listener
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await tasks.end(task)
