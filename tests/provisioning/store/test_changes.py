@@ -94,7 +94,11 @@ DEVICE = (PROTOCOL, "pk", "dk")
 async def test_every_change_that_a_login_is_judged_by_is_told(
     database: Database, heard: Heard, statement: str, changes: list[Change]
 ) -> None:
-    assert await told(database, heard, statement) == changes
+    def settled(told_changes: list[Change]) -> list[Change]:
+        """In which order a statement deletes its rows is its own affair."""
+        return sorted(told_changes, key=lambda change: change.device if change.what is What.DELETED else "~")
+
+    assert settled(await told(database, heard, statement)) == settled(changes)
 
 
 async def test_enabling_is_told(database: Database, fleet: Fleet) -> None:
