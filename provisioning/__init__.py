@@ -3,6 +3,8 @@
     model/      what the house talks about: plain values
     store/      PostgreSQL: the only SQL, the only place that seals secrets
     core/       the verbs, by subject
+    aws         clients of AWS; credentials for devices
+    images/     content of updates, on disk or in S3; rollout: with their updates
     web/        what all HTTP operations share
     protocols/  one folder per vendor: wire, http, mqtt, rows
     admission   CONNECT -> verdict: ask each protocol, look up, judge, write

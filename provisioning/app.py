@@ -27,14 +27,17 @@ from broker.sessions import Sessions
 from provisioning import demo as demo_fleet
 from provisioning import log
 from provisioning.admission import Admissions
-from provisioning.core import certify
+from provisioning.core import certify, claims
 from provisioning.core.activate import LoginWrites
 from provisioning.core.blocking import Blocker
 from provisioning.core.importing import Summary
 from provisioning.core.presence import Presence, present
+from provisioning.core.updates import StopRule
+from provisioning.credentials import CredentialsProvider, credentials_provider
 from provisioning.follow import Follower, following
+from provisioning.images import DiskImages, RemoteImages, open_images
 from provisioning.metrics import Metrics
-from provisioning.model.events import Event
+from provisioning.model.events import Event, UpdateStopped
 from provisioning.model.mqtt import Connect, Peer
 from provisioning.model.refusal import Refusal
 from provisioning.opening import StartError, registry
@@ -48,7 +51,7 @@ from provisioning.store.credentials import Credentials
 from provisioning.store.database import Database
 from provisioning.store.holdings import Holdings
 from provisioning.tls import Tls
-from provisioning.web import health
+from provisioning.web import downloads, health
 from provisioning.web.operation import METRICS, REQUEST_TIMEOUT
 from provisioning.web.site import Site
 from provisioning.web.stray import catch_strays
@@ -67,6 +70,7 @@ def log_events(committed: Sequence[Event]) -> None:
         log.get().info(
             event.kind, protocol=identity.protocol, product=identity.product, device=identity.device,
             **({"serial": event.serial} if event.serial else {}),
+            **({"update": event.update, "why": event.why} if isinstance(event, UpdateStopped) else {}),
         )  # fmt: skip
 
 
@@ -131,7 +135,11 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
                 went=presence.went, on_acknowledged=judging.decisions.acknowledged,
             )  # fmt: skip
 
-        application = _application(settings, database, vendors, metrics, blocker=judging.blocker, endpoints=endpoints)
+        images = await stack.enter_async_context(open_images(settings))
+        application = _application(
+            settings, database, vendors, metrics, blocker=judging.blocker, endpoints=endpoints, images=images,
+            provider=await stack.enter_async_context(credentials_provider(settings)),
+        )  # fmt: skip
 
         def site(host: str, port: int, context: ssl.SSLContext | None = None) -> Site:
             return Site(application(), host=host, port=port, settings=settings.http, ssl_context=context)
@@ -298,6 +306,8 @@ def _application(
     *,
     blocker: Blocker,
     endpoints: Endpoints,
+    images: DiskImages | RemoteImages,
+    provider: CredentialsProvider,
 ) -> Callable[[], web.Application]:
     """Makes the application, once for each site."""
     token = settings.pki.access_token
@@ -306,10 +316,14 @@ def _application(
         max_leaf_days=settings.pki.max_leaf_days, crl_days=settings.pki.crl_days,
         access_token=token.get_secret_value() if token else None,
     )  # fmt: skip
-    world = World(database, endpoints, policy)
+    world = World(
+        database, endpoints, policy, credentials=provider,
+        stop_rule=StopRule(after=settings.updates.stop_after, share=settings.updates.stop_share),
+    )  # fmt: skip
     routes = [  # once for both: they keep what they have made, a CRL for instance
         *health.routes(),
         *published.routes(),
+        *downloads.routes(images, settings.images.download_timeout),
         *est.routes([vendor.read_user for vendor in vendors], blocker),
         *(route for vendor in vendors for route in vendor.routes()),
     ]
@@ -381,7 +395,7 @@ async def _care_for_certificates(database: Database, holdings: Holdings) -> None
             await holdings.flush()
             if loop.time() - tended >= CARE_EVERY:
                 now = datetime.now(UTC)
-                for tend in (certify.warn_expiring, certify.revoke_replaced):
+                for tend in (certify.warn_expiring, certify.revoke_replaced, claims.revoke_outlived):
                     count = CARE_AT_ONCE
                     while count == CARE_AT_ONCE:
                         async with database.begin() as tx:

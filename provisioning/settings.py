@@ -6,7 +6,9 @@ Every setting is documented with its default in `config/gatehouse.toml`; a test 
 """
 
 import ipaddress
+import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -24,6 +26,7 @@ from pydantic_settings.exceptions import SettingsError as SourceError
 
 PREFIX: Final = "GATEHOUSE_"
 LONGEST_VALUE: Final = 100
+LONGEST_POLICY: Final = 1_800
 CONFIG_VARIABLE: Final = "GATEHOUSE_CONFIG"
 DEFAULT_CONFIG: Final = Path("config/gatehouse.toml")
 
@@ -150,6 +153,44 @@ class Enos(Section):
     farewell_timeout: float = Field(0.8, ge=0, le=5)
 
 
+def _api(value: str) -> str:
+    if len(_endpoint(value)) > LONGEST_API:
+        raise ValueError(f"must have at most {LONGEST_API} characters: old agents have no room for more")
+    if urlsplit(value).query or urlsplit(value).fragment:
+        raise ValueError("must be scheme://host[:port][/prefix]")
+    return value.rstrip("/")
+
+
+def _dns_name(value: str) -> str:
+    """Agents verify the host name, and refuse an address even where the certificate has it."""
+    if not DNS_NAME.fullmatch(value) or value.rpartition(".")[2].isdigit():
+        raise ValueError("must be a DNS name, not an address")
+    return value
+
+
+LONGEST_API: Final = 120
+DNS_NAME: Final = re.compile(
+    r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
+)
+PlainName = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
+
+
+class Ioto(Section):
+    api: Annotated[str, AfterValidator(_api)] | None = None
+    mqtt_host: Annotated[str, AfterValidator(_dns_name)] | None = None
+    mqtt_port: Port | None = None
+    auto_claim: bool = True
+    reregister: Literal["allow", "ask"] = "allow"
+    account: PlainName = "00000000000000000000000001"
+    cloud_type: Literal["hosted", "dedicated"] = "hosted"
+    cloud_name: PlainName = "main"
+    cloud_region: PlainName = "local"
+    certificate_key: Literal["p256", "rsa2048"] = "p256"
+    certificate_days: int = Field(3_650, ge=1, le=3_650)
+    blocked_delay: int = Field(3_600, ge=1, le=604_800)
+    user_token: SecretStr | None = Field(None, min_length=16)
+
+
 class Block(Section):
     refusals: int = Field(4, ge=0)
     window: Seconds = 120.0
@@ -163,6 +204,75 @@ class Cache(Section):
 
 class Events(Section):
     keep_days: int = Field(30, ge=1)
+
+
+class Aws(Section):
+    region: str = Field("us-east-1", pattern=r"^[a-z0-9-]{1,32}$")
+    endpoint: Annotated[str, AfterValidator(_endpoint)] | None = None
+    access_key_id: str | None = None
+    secret_access_key: SecretStr | None = None
+    timeout: Seconds = 10.0
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("access_key_id and secret_access_key belong together")
+        return self
+
+
+DEVICE_POLICY: Final = (
+    '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", '
+    '"Action": ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], "Resource": "arn:aws:s3:::*/{device}/*"}]}'
+)
+
+
+def _policy(value: str) -> str:
+    """AssumeRole takes 2,048 characters (AWS STS API reference); names of devices and products have 64 each."""
+    if len(value) > LONGEST_POLICY:
+        raise ValueError(f"must have at most {LONGEST_POLICY} characters")
+    try:
+        statement = json.loads(value)
+    except ValueError as error:
+        raise ValueError(f"must be JSON: {error}") from None
+    if not isinstance(statement, dict) or "{device}" not in value:
+        raise ValueError("must be an IAM policy, a JSON object, that names its {device}")
+    return value
+
+
+class Credentials(Section):
+    provider: Literal["disabled", "static", "sts"] = "disabled"
+    region: str | None = Field(None, pattern=r"^[a-z0-9-]{1,32}$")
+    role: str = Field("IotoDeviceRole", pattern=r"^(arn:[a-z-]+:iam::[0-9]{12}:role/)?[A-Za-z0-9+=,.@_/-]{1,512}$")
+    duration: int = Field(3_600, ge=2_100, le=43_200)
+    session_name: str = Field("{device}", pattern=r"^([A-Za-z0-9_+=,.@-]|\{device\}|\{product\})+$")
+    policy: Annotated[str, AfterValidator(_policy)] = DEVICE_POLICY
+    access_key_id: str | None = None
+    secret_access_key: SecretStr | None = None
+    session_token: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _static(self) -> Self:
+        if self.provider == "static" and (self.access_key_id is None or self.secret_access_key is None):
+            raise ValueError("provider static needs access_key_id and secret_access_key")
+        return self
+
+
+class Images(Section):
+    store: Literal["disk", "s3"] = "disk"
+    bucket: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]{3,63}$")
+    prefix: str = Field("images", pattern=r"^[A-Za-z0-9._/-]{0,200}$")
+    download_timeout: Seconds = 3_600.0
+
+    @model_validator(mode="after")
+    def _bucket(self) -> Self:
+        if self.store == "s3" and self.bucket is None:
+            raise ValueError("store s3 needs a bucket")
+        return self
+
+
+class Updates(Section):
+    stop_after: int = Field(10, ge=0)
+    stop_share: int = Field(50, ge=0, le=100)
 
 
 class Settings(BaseSettings):
@@ -189,9 +299,14 @@ class Settings(BaseSettings):
     pki: Pki = Pki()
     endpoints: Endpoints = Endpoints()
     enos: Enos = Enos()
+    ioto: Ioto = Ioto()
     block: Block = Block()
     cache: Cache = Cache()
     events: Events = Events()
+    aws: Aws = Aws()
+    credentials: Credentials = Credentials()
+    images: Images = Images()
+    updates: Updates = Updates()
 
     @classmethod
     def settings_customise_sources(
@@ -221,7 +336,11 @@ class _SecretFiles(EnvSettingsSource):
         return {name.lower(): _read_secret(name, Path(path)) for name, path in _secret_files()}
 
 
-SECRETS: Final = ("GATEHOUSE_MASTER_KEY", "GATEHOUSE_DATABASE__URL", "GATEHOUSE_PKI__ACCESS_TOKEN")
+SECRETS: Final = (
+    "GATEHOUSE_MASTER_KEY", "GATEHOUSE_DATABASE__URL", "GATEHOUSE_PKI__ACCESS_TOKEN", "GATEHOUSE_IOTO__USER_TOKEN",
+    "GATEHOUSE_AWS__SECRET_ACCESS_KEY", "GATEHOUSE_CREDENTIALS__SECRET_ACCESS_KEY",
+    "GATEHOUSE_CREDENTIALS__SESSION_TOKEN",
+)  # fmt: skip
 
 
 def _secret_files() -> Iterator[tuple[str, str]]:

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from provisioning.cli import output
-from provisioning.cli.options import Cascade, Json, Limit, Name, Protocol, Reveal, Yes
+from provisioning.cli.options import (
+    Cascade,
+    Json,
+    Limit,
+    Name,
+    Protocol,
+    Reveal,
+    Yes,
+    new_product,
+    product_key,
+)
 from provisioning.cli.paging import everything
 from provisioning.cli.run import Desk, Failure, on_registry
 
@@ -40,14 +50,15 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Create a product, and print it with its secret."""
+    named = new_product(protocol, product, secret)
 
     async def work(desk: Desk) -> "Product":
-        from provisioning.core import generate, load
+        from provisioning.core import load
 
-        spec = desk.product(
-            key=generate.product_key() if product is None else product, secret=secret, name=name,
-            dynamic_activation=dynamic_activation, auto_create=auto_create, certificate_login=certificate_login,
-        )  # fmt: skip
+        spec = desk.product(**{
+            "name": name, "dynamic_activation": dynamic_activation, "auto_create": auto_create,
+            "certificate_login": certificate_login, **named,
+        })  # fmt: skip
         async with desk.database.begin() as tx:
             outcome, made = await load.put_product(tx, spec)
             if outcome is not load.Outcome.CREATED:
@@ -80,7 +91,7 @@ def show(product: Key, protocol: Protocol = "enos", reveal: Reveal = False, as_j
         from provisioning.core import registry
 
         async with desk.database.read() as tx:
-            return await registry.product(tx, protocol, product)
+            return await registry.product(tx, protocol, product_key(protocol, product))
 
     output.show(output.described(on_registry(work, protocol), reveal=reveal, without=("devices",)), as_json=as_json)
 
@@ -104,8 +115,8 @@ def set_(
         from provisioning.model.refusal import Reason, Refusal
 
         spec = desk.product(
-            key=product, secret=secret, name=name, dynamic_activation=dynamic_activation, auto_create=auto_create,
-            certificate_login=certificate_login,
+            key=product_key(protocol, product), secret=secret, name=name, dynamic_activation=dynamic_activation,
+            auto_create=auto_create, certificate_login=certificate_login,
         )  # fmt: skip
         async with desk.database.begin() as tx:
             outcome, put = await load.put_product(tx, spec)
@@ -132,7 +143,7 @@ def delete(
 
         try:
             async with desk.database.begin() as tx:
-                which = await registry.product(tx, protocol, product)
+                which = await registry.product(tx, protocol, product_key(protocol, product))
                 return await registry.delete_product(tx, which, cascade=cascade)
         except Refusal as refusal:
             if refusal.reason is Reason.IN_USE:

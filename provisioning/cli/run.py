@@ -12,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from provisioning.model.registry import Device, Group, Product
-    from provisioning.model.spec import DeviceSpec, GroupSpec, ProductSpec
+    from provisioning.model.spec import DeviceSpec, GroupSpec, ProductSpec, Spec
     from provisioning.protocols import VendorProtocol
     from provisioning.settings import Settings
     from provisioning.store.database import Database
@@ -66,11 +66,12 @@ class Desk:
         from provisioning.model.spec import DeviceSpec
 
         given = _given(stated)
-        self._check(Device(protocol=self.vendor.name, state=State.ALLOCATED, **given))
-        return DeviceSpec(protocol=self.vendor.name, **given)
+        kind = type(self._check(Device(protocol=self.vendor.name, state=State.ALLOCATED, **given)))
+        assert issubclass(kind, DeviceSpec)
+        return kind(protocol=self.vendor.name, **given)
 
-    def _check(self, thing: "Product | Group | Device") -> None:
-        self.vendor.read_row(self.vendor.write_row(thing))
+    def _check(self, thing: "Product | Group | Device") -> "Spec":
+        return self.vendor.read_row(self.vendor.write_row(thing))
 
 
 def _given(stated: dict[str, Any]) -> dict[str, Any]:

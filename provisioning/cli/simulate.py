@@ -63,7 +63,7 @@ def enos(
         group_secret = await _password(desk, group, given=group_password) if Road.BOOTSTRAP in roads else ""
         product_secret_ = await _product_secret(desk, product, given=product_secret) if Road.ACTIVATION in roads else ""
         plan = Plan(
-            http=_http_url(desk.settings, host, http_port), mqtt=_mqtt(desk.settings, host, mqtt_port),
+            http=http_url(desk.settings, host, http_port), mqtt=_mqtt(desk.settings, host, mqtt_port),
             follow=host is None and mqtt_port is None, group=group, password=group_secret, product=product,
             secret=product_secret_, timeout=timeout,
         )  # fmt: skip
@@ -78,12 +78,13 @@ def enos(
                 return await play(plan, fleet, rate=rate, concurrency=concurrency, on_done=on_done)
 
     report = on_registry(work)
-    _print(report, as_json=as_json)
+    print_report(report, as_json=as_json)
     if report.wrong:
         raise typer.Exit(FAILED)
 
 
-def _http_url(settings: "Settings", host: str | None, port: int | None) -> str:
+def http_url(settings: "Settings", host: str | None, port: int | None) -> str:
+    """Where the service is: as stated, or as the settings have it."""
     from provisioning.settings import Http
 
     at = host or ("127.0.0.1" if settings.http.host in {"0.0.0.0", "::", ""} else settings.http.host)  # noqa: S104 - compared
@@ -173,7 +174,8 @@ async def _delete(desk: Desk, plan: "Plan", keys: list[str], serials: list[str])
     return count
 
 
-def _print(report: "Report", *, as_json: bool) -> None:
+def print_report(report: "Report", *, as_json: bool) -> None:
+    """What came of a simulation: counts and times of each step, and the first wrong answers."""
     devices = report.right + report.wrong
     steps = {step: {"count": len(taken), **report.latencies(step)} for step, taken in report.steps.items()}
     if as_json:

@@ -12,6 +12,7 @@
     certify    authorities and certificates: make, issue, renew, revoke
     publish    CRLs and OCSP responses from the inventory
     enrol_certificate   a proven device gets its certificate
+    updates    of software: offered, reported on; policy, policy_syntax: for whom; links: to images; version
     presence   who is connected, told to the database now and then
     blocking   identities that were refused too often
     generate   keys and secrets

@@ -2,9 +2,11 @@
 
 import secrets
 import string
+import time
 from typing import Final
 
 ALPHANUMERIC: Final = string.ascii_letters + string.digits
+CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 def _alphanumeric(length: int) -> str:
@@ -26,3 +28,9 @@ def device_key() -> str:
 
 def asset_id() -> str:
     return _alphanumeric(8)
+
+
+def ulid() -> str:
+    """26 characters of Crockford's base 32: 48 bits of time in ms, then 80 random ones; a later one sorts behind."""
+    number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+    return "".join(CROCKFORD[number >> 5 * place & 31] for place in reversed(range(26)))

@@ -51,3 +51,12 @@ class DeviceReset(Event):
 
 class DeviceDeleted(Event):
     kind = "device.deleted"
+
+
+@dataclass(frozen=True, kw_only=True)  # with slots there would be two classes of this kind
+class UpdateStopped(Event):
+    """An update failed too often; this is the device whose report was one too many."""
+
+    kind = "update.stopped"
+    update: str
+    why: str

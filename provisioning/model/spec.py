@@ -13,6 +13,8 @@ class ProductSpec:
     auto_create: bool | None = None
     certificate_login: bool | None = None
     demo: bool | None = None
+    must_exist: bool = False
+    """Its key alone does not make a product, for it is made of the secret."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from provisioning.model.refusal import Reason
 from provisioning.model.registry import Device, Group, Product
 from provisioning.model.spec import Spec
 from provisioning.protocols.enos.mqtt import Enos
+from provisioning.protocols.ioto.mqtt import Ioto
 from provisioning.settings import Settings
 
 
@@ -68,4 +69,4 @@ class VendorProtocol(Protocol):
 
 def protocols(settings: Settings) -> tuple[VendorProtocol, ...]:
     """All protocols, in the order in which they are asked whether a CONNECT is theirs."""
-    return (Enos(settings.enos),)
+    return Enos(settings.enos), Ioto(settings.ioto, settings.tls.names)

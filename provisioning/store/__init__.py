@@ -5,7 +5,7 @@
     database     pool, transaction, errors of the database -> Refusal
     sealing      AES-256-GCM under the master key
     batch        group commit: what arrives together is written together
-    products groups devices events presence authorities certificates   one module per table family
+    products groups devices events presence authorities certificates claims tokens updates   one module per table family
     logins       what a login reads and writes, for many devices in one statement
     credentials  the cache of what logins are judged by
     holdings     the same for certificates

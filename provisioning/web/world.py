@@ -8,6 +8,8 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
+from provisioning.core.updates import StopRule
+from provisioning.credentials import CredentialsProvider
 from provisioning.store.database import Database
 
 
@@ -65,6 +67,10 @@ class World:
     database: Database
     endpoints: Endpoints
     pki: PkiPolicy = field(default_factory=PkiPolicy)
+    credentials: CredentialsProvider | None = None
+    """Who gives devices credentials for their owner's cloud; None: nobody does."""
+    stop_rule: StopRule = field(default_factory=StopRule)
+    """When an update stops itself."""
 
 
 HOST: Final = re.compile(

@@ -152,6 +152,32 @@ def test_a_wrong_variable_is_named_with_what_is_wrong(
     assert re.fullmatch(text, refused())
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("API", "iot.example.org", "must be scheme://host.*"),
+        ("API", "https://h/" + "x" * 120, "must have at most 120 characters.*"),
+        ("API", "https://h/?a=b", r"must be scheme://host\[:port\]\[/prefix\].*"),
+        ("MQTT_HOST", "192.0.2.1", "must be a DNS name, not an address.*"),
+        ("MQTT_HOST", "[::1]", "must be a DNS name, not an address.*"),
+        ("ACCOUNT", "a/#", "string should match pattern.*"),
+        ("USER_TOKEN", "short", "value should have at least 16 items.*"),
+    ],
+)
+def test_what_agents_are_told_must_be_what_they_take(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, text: str
+) -> None:
+    monkeypatch.setenv(f"GATEHOUSE_IOTO__{name}", value)
+    found = refused()
+    assert re.fullmatch(f"GATEHOUSE_IOTO__{name}: {text}", found)
+    assert name != "USER_TOKEN" or value not in found
+
+
+def test_the_api_that_agents_are_told_has_no_slash_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEHOUSE_IOTO__API", "https://iot.example.org/prefix/")
+    assert load().ioto.api == "https://iot.example.org/prefix"
+
+
 def test_a_secret_and_its_file_exclude_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEHOUSE_MASTER_KEY", HIDDEN)
     monkeypatch.setenv("GATEHOUSE_MASTER_KEY_FILE", "x")
