@@ -1,7 +1,6 @@
-"""One device's place in the embedded broker: its subscriptions, what is under way to it, what waits for it."""
+"""One device's place in the embedded broker: its subscriptions, what it sends, and what becomes of that."""
 
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -9,11 +8,12 @@ import structlog
 from amqtt.session import Session  # type: ignore[import-untyped]  # amqtt has no py.typed
 
 from broker import packets
+from broker.outbox import Outbox
 from broker.packets import Puback, Publish, Subscribe, Unsubscribe
 from broker.plugin import ADMISSION
 from broker.seat import Link, Served, refused_subscription
 from broker.topics import is_served
-from provisioning.model.admission import Admission, Answer
+from provisioning.model.admission import NOTHING, Admission, Answer, TopicRights
 from provisioning.model.mqtt import Connect, Message
 
 if TYPE_CHECKING:
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-LAST_PACKET_ID: Final = 0xFFFE
-"""0xFFFF belongs to the activation."""
 MQTT5: Final = 5
+FORBIDDEN: Final = 0x87
+OVERSIZE: Final = 0x97
+"""Quota exceeded: PUBACK has no code for a packet that is too large (MQTT 5, 3.4.2.1)."""
 
 
 class _States:
@@ -65,17 +66,11 @@ class Client:
         self._link: Link | None = None
         self._will: Message | None = None
         self._stored_for = 0
-        self._window = 1
-        self._packet_id = 0
-        self._inflight: dict[int, Message] = {}
-        self._again: deque[int] = deque()
-        self._queue: deque[Message] = deque()
-        self._late: deque[Message] = deque()
-        self._held_bytes = 0
+        self._outbox = Outbox(broker)
 
     @property
     def queued(self) -> int:
-        return len(self._inflight) + len(self._queue) + len(self._late)
+        return len(self._outbox)
 
     # --- the connection comes and goes ---
 
@@ -87,12 +82,11 @@ class Client:
         self.session.transitions.connect()
         self._broker.deadlines.drop(self)
         self._will = connect.will
-        self._window = min(self._broker.limits.max_inflight, link.receive_maximum, LAST_PACKET_ID)
         self._stored_for = self._lifetime(connect)
+        self._outbox.attach(link, admission.limits, keeps=bool(self._stored_for))
         for topic_filter, qos in granted.items():
             self._broker.subscribe(self, topic_filter, qos)
-        self._again = deque(self._inflight)
-        self._send_waiting()
+        self._outbox.send_waiting()
 
     def _lifetime(self, connect: Connect) -> int:
         """Seconds that the session outlives the connection."""
@@ -104,8 +98,7 @@ class Client:
     def gone(self, *, clean: bool, session_expiry: int | None = None) -> None:
         self._link = None
         self.session.transitions.disconnect()
-        self._again.clear()
-        self._forget_late()
+        self._outbox.detach()
         will, self._will = self._will, None
         if will is not None and not clean:
             self._publish_will(will)
@@ -116,12 +109,6 @@ class Client:
         else:
             self.drop()
 
-    def _forget_late(self) -> None:
-        """QoS 0 is for who is there (MQTT 3.1.1, 4.3.1)."""
-        self._broker.dropped += len(self._late)
-        self._held_bytes -= sum(len(message.payload) for message in self._late)
-        self._late.clear()
-
     def expired(self, now: float) -> None:
         """The stored session has waited long enough for its device."""
         del now
@@ -131,11 +118,7 @@ class Client:
         """Forget the session. A connection that it still has is served, and leaves nothing."""
         self._broker.deadlines.drop(self)
         self.unsubscribe_all()
-        self._inflight.clear()
-        self._again.clear()
-        self._queue.clear()
-        self._late.clear()
-        self._held_bytes = 0
+        self._outbox.clear()
         self._stored_for = 0
         self._will = None
         self._broker.leave(self)
@@ -173,7 +156,7 @@ class Client:
             case Publish():
                 self._receive_publish(packet)
             case Puback(packet_id=packet_id):
-                self._receive_puback(packet_id)
+                self._outbox.acknowledged(packet_id)
             case Subscribe():
                 self._receive_subscribe(packet)
             case Unsubscribe():
@@ -183,48 +166,70 @@ class Client:
         assert self._link is not None
         message, admission = packet.message, self.admission
         code = 0
+        answer: Answer | Awaitable[Answer]
         if not admission.rights.may_publish(message.topic):
-            code = 0x87
+            code = FORBIDDEN
             answer = admission.conduct.on_forbidden(admission.identity, message)
         elif len(message.payload) > admission.max_payload:
-            code = 0x97  # Quota exceeded: PUBACK has no code for a packet that is too large (MQTT 5, 3.4.2.1)
+            code = OVERSIZE
             answer = admission.conduct.on_oversize(admission.identity, message)
         else:
             self._publish(message)
             answer = admission.conduct.on_message(admission.identity, message)
         self._broker.refused += code != 0
-        if packet.packet_id is not None:
+        now = answer if isinstance(answer, Answer) else None
+        if packet.packet_id is not None and not (now and now.close):
             self._link.write(packets.write_puback(packet.packet_id, code if self._link.level == MQTT5 else 0))
-        self._answer(answer)
+        if isinstance(answer, Answer):
+            self._answer(self._link, answer, code)
+        else:
+            self._link.hold()
+            self._broker.spawn(self._answer_later(self._link, answer))
 
     def _publish(self, message: Message) -> None:
-        if message.retain:
+        if message.retain and self.admission.limits.retained:
             self._broker.retain(self.session, message)
         self._broker.route(message)
 
-    def _answer(self, answer: Answer) -> None:
-        assert self._link is not None
+    async def _answer_later(self, link: Link, answer: Awaitable[Answer]) -> None:
+        """What comes behind a message that takes its time is read when that is answered: it may rest on new rights."""
+        try:
+            found = await answer
+        except Exception:
+            identity = self.admission.identity
+            log.exception(
+                "mqtt.message", protocol=identity.protocol, product=identity.product, device=identity.device,
+                outcome="failed", reason="internal",
+            )  # fmt: skip
+            found = NOTHING
+        if self._link is link:  # else nobody waits for it any more
+            self._answer(link, found, 0)
+        link.release()
+
+    def _answer(self, link: Link, answer: Answer, code: int) -> None:
+        if answer.rights is not None:
+            self._change_rights(answer.rights(self.admission.rights))
         if (reply := answer.reply) is not None:
             granted = self._broker.granted(self, reply.topic)
             if granted is None:
-                self._link.publish(replace(reply, qos=0))
+                link.publish(replace(reply, qos=0))
             else:
                 self.deliver(reply, min(reply.qos, granted))
         if answer.close:
-            self._link.close("forbidden_publish", code=0x87)
+            link.close("payload_too_large" if code == OVERSIZE else "forbidden_publish", code=code or FORBIDDEN)
 
-    def _receive_puback(self, packet_id: int) -> None:
-        message = self._inflight.pop(packet_id, None)
-        if message is None:
-            return
-        self._held_bytes -= len(message.payload)
-        if packet_id in self._again:
-            self._again.remove(packet_id)
-        self._send_waiting()
+    def _change_rights(self, rights: TopicRights) -> None:
+        self.admission = self.session.attributes[ADMISSION] = replace(self.admission, rights=rights)
+        for topic_filter in [each for each in self.filters if not rights.may_subscribe(each)]:
+            self._broker.unsubscribe(self, topic_filter)
 
     def _receive_subscribe(self, packet: Subscribe) -> None:
         assert self._link is not None
-        granted = [self._broker.subscribe(self, topic_filter, qos) for topic_filter, qos in packet.filters]
+        most = self.admission.limits.filters
+        granted = [
+            self._broker.subscribe(self, topic_filter, qos) if most is None or at < most else None
+            for at, (topic_filter, qos) in enumerate(packet.filters)
+        ]
         no = refused_subscription(self._link.level)
         codes = [no if qos is None else qos for qos in granted]
         self._link.write(packets.write_suback(packet.packet_id, codes, self._link.level))
@@ -242,71 +247,7 @@ class Client:
 
     def deliver(self, message: Message, qos: int) -> None:
         """Send at once, or keep for later; what cannot be kept is counted as dropped."""
-        link = self._link
-        message = message if message.qos == qos else replace(message, qos=qos)
-        if link is not None and link.is_writable and self._may_go_at_once(message):
-            self._send(link, message)
-        elif not self._has_room(message) or (link is None and not (qos and self._stored_for)):
-            self._broker.dropped += 1
-        else:
-            (self._queue if qos else self._late).append(message)
-            self._held_bytes += len(message.payload)
-
-    def _may_go_at_once(self, message: Message) -> bool:
-        if not message.qos:
-            return not self._late
-        return self._has_window and not self._queue and (not self._inflight or self._has_room(message))
-
-    @property
-    def _has_window(self) -> bool:
-        return len(self._inflight) - len(self._again) < self._window
-
-    def _has_room(self, message: Message) -> bool:
-        limits = self._broker.limits
-        held = self._held_bytes + len(message.payload)
-        return len(self._queue) + len(self._late) < limits.max_queued and held <= limits.max_queued_bytes
-
-    def _send(self, link: Link, message: Message) -> None:
-        """Write a message that is not in the queue any more."""
-        packet_id = None
-        if message.qos:
-            packet_id = self._packet_id = self._free_packet_id()
-            self._inflight[packet_id] = message
-            self._held_bytes += len(message.payload)
-        if link.publish(message, packet_id):
-            self._broker.delivered += 1
-            return
-        self._broker.dropped += 1
-        if packet_id is not None:
-            del self._inflight[packet_id]
-            self._held_bytes -= len(message.payload)
-
-    def _free_packet_id(self) -> int:
-        """The window is smaller than the range, so there is one."""
-        packet_id = self._packet_id % LAST_PACKET_ID + 1
-        while packet_id in self._inflight:
-            packet_id = packet_id % LAST_PACKET_ID + 1
-        return packet_id
-
-    def _send_waiting(self) -> None:
-        """First again what was not acknowledged, then what has waited (MQTT 3.1.1, 4.4 and 4.6)."""
-        link = self._link
-        if link is None or not link.is_open:
-            return
-        while self._late and link.is_writable:
-            self._send(link, self._unqueued(self._late))
-        while self._again and self._has_window and link.is_writable:
-            packet_id = self._again.popleft()
-            if not link.publish(self._inflight[packet_id], packet_id, dup=True):
-                self._held_bytes -= len(self._inflight.pop(packet_id).payload)
-                self._broker.dropped += 1
-        while self._queue and not self._again and self._has_window and link.is_writable:
-            self._send(link, self._unqueued(self._queue))
-
-    def _unqueued(self, queue: deque[Message]) -> Message:
-        message = queue.popleft()
-        self._held_bytes -= len(message.payload)
-        return message
+        self._outbox.deliver(message, qos)
 
     def writable(self) -> None:
-        self._send_waiting()
+        self._outbox.send_waiting()

@@ -5,12 +5,13 @@ Nothing reaches what is behind it before it is admitted and well formed. It cost
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, cast
 
 import structlog
 
-from broker import packets
+from broker import pace, packets
 from broker.activation import Activation
 from broker.packets import Disconnect, Pingreq, Publish
 from broker.properties import Malformed
@@ -52,9 +53,9 @@ class Connection(asyncio.Protocol):
     """One client, as the transport sees it, as its seat sees it (`Link`) and as the sessions see it (`Holder`)."""
 
     __slots__ = (
-        "_admission", "_buffer", "_connect", "_farewell", "_keepalive", "_listener", "_output", "_peer", "_reason",
-        "_resting", "_seat", "_seen", "_serving", "_since", "_transport", "_unsent", "_verdict",
-        "_writable", "slot",
+        "_admission", "_buffer", "_connect", "_farewell", "_held", "_keepalive", "_listener", "_output", "_peer",
+        "_reason", "_resting", "_seat", "_second", "_seen", "_serving", "_since", "_taken", "_transport", "_unsent",
+        "_verdict", "_writable", "slot",
     )  # fmt: skip
 
     def __init__(self, listener: "Listener") -> None:
@@ -65,6 +66,9 @@ class Connection(asyncio.Protocol):
         self._output = bytearray()
         self._serving = False
         self._resting = False
+        self._held = False
+        self._second = 0.0
+        self._taken = 0
         self._connect: Connect | None = None
         self._verdict: asyncio.Future[Verdict] | None = None
         self._admission: Admission | None = None
@@ -124,7 +128,7 @@ class Connection(asyncio.Protocol):
         """Let the transport bring more, or not."""
         if self._transport is None or self._transport.is_closing():
             return
-        if self._writable and self._verdict is None and not self._resting:
+        if self._writable and self._verdict is None and not self._resting and not self._held:
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
@@ -146,7 +150,7 @@ class Connection(asyncio.Protocol):
 
     def _read(self) -> None:
         """Serve every whole packet in the buffer, as long as the device takes the answers."""
-        if self._serving or self._resting or not self._buffer:
+        if self._serving or self._resting or self._held or not self._buffer:
             return
         self._serving = True
         try:
@@ -175,6 +179,8 @@ class Connection(asyncio.Protocol):
         until = perf_counter() + TURN_SECONDS
         limits = self._listener.limits
         while at < len(buffer) and self._reason == "" and self._verdict is None and self._writable:
+            if self._resting or self._held:
+                break
             if served == TURN or perf_counter() > until:
                 self._rest()
                 break
@@ -195,14 +201,19 @@ class Connection(asyncio.Protocol):
         if at:
             self._buffer = bytes(buffer[at:])
 
-    def _rest(self) -> None:
-        """Let the others have their turn."""
+    def _rest(self, seconds: float = 0.0) -> None:
+        """Let the others have their turn, or wait for the next second of a device that sends too fast."""
         self._resting = True
-        self._listener.loop.call_soon(self._go_on)
+        self._listener.loop.call_later(seconds, self._go_on)
         self._listen()
 
     def _go_on(self) -> None:
         self._resting = False
+        self._resume()
+
+    def _resume(self) -> None:
+        """The time that nothing was read was not the device's."""
+        self._seen = self._listener.loop.time()
         self._read()
         self._listen()
 
@@ -219,7 +230,7 @@ class Connection(asyncio.Protocol):
                 self._leave("disconnected", clean=packet.code == 0, session_expiry=packet.session_expiry)
             case Publish():
                 self._serve_publish(packet)
-            case _:
+            case _ if not self._is_forfeit:
                 self._take_seat().receive(packet)
 
     def _serve_publish(self, packet: Publish) -> None:
@@ -233,7 +244,22 @@ class Connection(asyncio.Protocol):
                 self.write(packets.write_puback(packet.packet_id))
             self.close(self._farewell[1], code=0x98)
             return
+        if self._is_forfeit:
+            return
         self._take_seat().receive(packet)
+        assert self._admission is not None
+        if up := self._admission.limits.up:
+            now = self._listener.loop.time()
+            self._second, self._taken = pace.count(self._second, self._taken, now)
+            if wait := pace.wait(self._second, self._taken, up, now):
+                self._rest(wait)
+                if told := self._admission.conduct.throttled(self._admission.identity):
+                    self.publish(replace(told, qos=0))
+
+    @property
+    def _is_forfeit(self) -> bool:
+        """Its session is no more, and it is about to read why."""
+        return self._farewell is not None and self._farewell[1] in FORFEITS
 
     def _take_seat(self) -> Seat:
         if self._seat is None:
@@ -278,6 +304,8 @@ class Connection(asyncio.Protocol):
             self.close(str(verdict.reason))
             return
         self._admission = verdict
+        if not verdict.limits.wills and self._connect.will is not None:
+            self._connect = replace(self._connect, will=None)
         listener, connect = self._listener, self._connect
         listener.sessions.enter(verdict.identity, self)
         if verdict.push is None:
@@ -365,6 +393,14 @@ class Connection(asyncio.Protocol):
         self.write(data)
         return True
 
+    def hold(self) -> None:
+        self._held = True
+        self._listen()
+
+    def release(self) -> None:
+        self._held = False
+        self._resume()
+
     def close(self, reason: str, *, code: int | None = 0x80) -> None:
         """End the connection: what was written still leaves. `code`: of DISCONNECT, which MQTT 5 alone has."""
         if self._reason or self._transport is None:
@@ -402,9 +438,9 @@ class Connection(asyncio.Protocol):
         if self._admission is None or self._reason or self._farewell is not None:
             return
         notice = self._admission.conduct.farewell(self._admission.identity, reason)
+        if reason in FORFEITS:
+            self._vacate(clean=False, session_expiry=0)
         if notice is None:
-            if reason in FORFEITS:
-                self._vacate(clean=False, session_expiry=0)
             self.close(str(reason), code=0x98)
             return
         self._farewell = notice, str(reason)
@@ -422,6 +458,8 @@ class Connection(asyncio.Protocol):
             if self._verdict is not None:  # the device has done its part; the database is slow
                 return now + self._listener.limits.connect_timeout
             self.close("connect_timeout")
+        elif self._held or self._resting:
+            return now + self._keepalive
         elif (deadline := self._seen + self._keepalive) > now:
             return deadline
         elif self._is_taking():

@@ -28,6 +28,10 @@ class Deadlines:
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
 
+    def time(self) -> float:
+        """Now, in seconds of the loop's clock."""
+        return self._loop.time()
+
     def set(self, timed: Timed, deadline: float) -> None:
         """Replace the deadline of `timed`; in seconds of the loop's clock. One that has passed comes at once."""
         self.drop(timed)

@@ -6,7 +6,8 @@ not earned (docs/amqtt.md lists them). Here an admitted connection hands over pa
 served at once, without a task; filters are found by index; every queue has an end.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -27,6 +28,9 @@ CONFIG: Final[Mapping[str, Any]] = {
     # No plugin authenticates: amqtt refuses whoever comes by any other way than the listener.
     "plugins": {"broker.plugin.SessionRights": {}},
 }
+
+LONGEST_WORK: Final = 3.0
+"""Seconds that answers under way may take when the broker stops."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +61,7 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt has no py.typed
         self.dropped = 0
         self.refused = 0
         """Messages that a device was not allowed to publish, or that were too large."""
+        self._work: set[asyncio.Task[None]] = set()
 
     # --- sessions ---
 
@@ -95,6 +100,12 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt has no py.typed
     def _client(self, client_id: str) -> Client | None:
         _, client = self._sessions.get(client_id, (None, None))
         return client if isinstance(client, Client) else None
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Do what takes its time; `shutdown` waits for it. At most one for each session: the session is held up."""
+        task = self._loop.create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
 
     @property
     def queued(self) -> int:
@@ -182,5 +193,9 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt has no py.typed
             self._sessions.pop(client_id, None)
 
     async def shutdown(self) -> None:
+        if self._work:
+            await asyncio.wait(self._work, timeout=LONGEST_WORK)
+        for task in self._work:
+            task.cancel()
         await super().shutdown()
         self.deadlines.close()

@@ -1,4 +1,4 @@
-"""The listener: accepts connections on one address, within limits, and takes them down again."""
+"""The listener: accepts connections on its addresses, within limits, and takes them down again."""
 
 import asyncio
 import socket
@@ -15,7 +15,8 @@ from broker.connection import Connection
 from broker.deadlines import Deadlines
 from broker.seat import Broker
 from broker.sessions import Sessions
-from broker.tls import Handshake, accept
+from broker.tls import accept
+from provisioning.handshake import Handshake
 from provisioning.model.admission import Admission, Verdict
 from provisioning.model.mqtt import Connect, Peer
 
@@ -53,7 +54,7 @@ class Totals:
 
 
 class Listener:
-    """Accepts connections on one address and owns them.
+    """Accepts connections on one address or more, and owns them.
 
     `came` and `went` are told the ids of devices: one has a session that it may use, one has none (any more). A session
     with a push may be used once that is acknowledged (EnOS reference, section 9, step 9).
@@ -82,7 +83,9 @@ class Listener:
         self.connections: set[Connection | Handshake] = set()
         self.per_address: Counter[str] = Counter()
         self.totals = Totals()
-        self._server: asyncio.Server | None = None
+        self.ports: list[int] = []
+        """Those that are really bound, in the order of `start`."""
+        self._servers: list[asyncio.Server] = []
         self._bound: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._turned_away = 0
@@ -91,25 +94,33 @@ class Listener:
         self._emptied = asyncio.Event()
 
     async def start(self, host: str, port: int, ssl_context: ssl.SSLContext | None = None) -> None:
-        """Raises: OSError, when the address cannot be bound."""
+        """Accept on an address, beside those of earlier calls.
+
+        Raises:
+            OSError: it cannot be bound.
+        """
         if ssl_context is None:
-            self._server = await self.loop.create_server(
-                lambda: Connection(self), host, port, backlog=BACKLOG, reuse_address=True
-            )
+            server = await self.loop.create_server(self.begin, host, port, backlog=BACKLOG, reuse_address=True)
+            self._servers.append(server)
+            self.ports.append(server.sockets[0].getsockname()[1])
             return
+        before = len(self._bound)
         found = await self.loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, address in found:
             bound = socket.create_server(address[:2], family=family, backlog=BACKLOG)
             bound.setblocking(False)
             self._bound.append(bound)
             self._accepting.append(self.loop.create_task(accept(self, ssl_context, bound), name="accept"))
+        self.ports.append(self._bound[before].getsockname()[1])
+
+    def begin(self) -> Connection:
+        """What somebody who connects is served by."""
+        return Connection(self)
 
     @property
     def port(self) -> int:
-        """The port that is really bound."""
-        sockets = self._server.sockets if self._server is not None else self._bound
-        port: int = sockets[0].getsockname()[1]
-        return port
+        """The first port that is really bound."""
+        return self.ports[0]
 
     def enter(self, connection: Connection | Handshake, address: str) -> str:
         """Count a new connection; returns why it must go at once, or nothing."""
@@ -147,8 +158,8 @@ class Listener:
     async def stop(self) -> None:
         """Close the listener, then every connection; returns when all are gone."""
         self._stopping = True
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for task in self._accepting:
             task.cancel()
         await asyncio.gather(*self._accepting, return_exceptions=True)

@@ -176,7 +176,8 @@ class Admitted(BaseAuthPlugin):  # type: ignore[misc]  # amqtt has no py.typed
         session.attributes[OWNER] = verdict.identity
         if verdict.push is not None:
             session.attributes[UNACKNOWLEDGED] = True
-        if session.will_flag and not (verdict.push is None and verdict.rights.may_publish(session.will_topic or "")):
+        may = verdict.push is None and verdict.limits.wills and verdict.rights.may_publish(session.will_topic or "")
+        if session.will_flag and not may:
             session.will_flag = False  # amqtt publishes wills without asking for rights
         return True
 

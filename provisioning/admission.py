@@ -14,7 +14,8 @@ from typing import Final
 from provisioning import log
 from provisioning.core.activate import LoginWrites
 from provisioning.core.blocking import Blocker
-from provisioning.core.login import LoginClaim, Write, judge, judge_certificate
+from provisioning.core.login import LoginClaim, Write, asks_for_certificate, judge_connection
+from provisioning.core.pacing import Intervals
 from provisioning.metrics import Metrics
 from provisioning.model.admission import Admission, Rejection, Verdict
 from provisioning.model.credential import Credential
@@ -46,6 +47,7 @@ class Admissions:
         *,
         blocker: Blocker,
         metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._protocols = protocols
         self._credentials = credentials
@@ -53,6 +55,7 @@ class Admissions:
         self._writes = writes
         self._blocker = blocker
         self._metrics = metrics
+        self._intervals = Intervals(clock)
         self._log = log.get()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -67,7 +70,7 @@ class Admissions:
     def _decide_now(self, connect: Connect, peer: Peer, started: float) -> Verdict | asyncio.Task[Verdict]:
         for protocol in self._protocols:
             try:
-                claim = protocol.read_connect(connect)
+                claim = protocol.read_connect(connect, peer)
             except Refusal as refusal:
                 return self._refuse(protocol, None, connect, peer, refusal, started=started)
             if claim is not None:
@@ -77,10 +80,9 @@ class Admissions:
         if self._blocker.is_blocked((claim.identity, peer.address)):
             return self._refuse(protocol, claim, connect, peer, Refusal(Reason.BLOCKED), started=started)
         credential = self._credentials.get(claim.identity)
-        if credential is not None:
+        if credential is not None and not (peer.tls and asks_for_certificate(claim, credential.product, tls=True)):
             try:
-                if judge(claim, credential).write is Write.NOTHING and not peer.tls:
-                    _check_without(credential)
+                if self._judge(claim, credential, None, peer) is Write.NOTHING:
                     return self._accept(protocol, claim, credential, None, peer=peer, started=started)
             except Refusal as refusal:
                 return self._refuse(protocol, claim, connect, peer, refusal, started=started)
@@ -107,9 +109,8 @@ class Admissions:
         for _ in range(MOST_CHANGES):
             with self._credentials.watch(claim.identity) as watch:
                 credential = self._credentials.get(claim.identity) or await self._credentials.look_up(claim.identity)
-                write = judge(claim, credential).write
-                holding = await self._holding(credential, peer)
-                match write:
+                holding = await self._holding(claim, credential, peer)
+                match self._judge(claim, credential, holding, peer):
                     case Write.NOTHING:
                         pass
                     case Write.ISSUE:
@@ -125,21 +126,16 @@ class Admissions:
                     return credential, holding
         raise Refusal(Reason.UNAVAILABLE, error="the registry changes faster than it can be read")
 
-    async def _holding(self, credential: Credential, peer: Peer) -> Holding | None:
-        """The certificate on which a login over TLS stands. Without TLS: none, if the product does without.
-
-        Raises:
-            Refusal: CERTIFICATE_REQUIRED.
-        """
-        if not peer.tls:
-            _check_without(credential)
+    async def _holding(self, claim: LoginClaim, credential: Credential, peer: Peer) -> Holding | None:
+        """What the inventory knows of the certificate that the peer has shown, if the login asks for one."""
+        if not peer.certificate or not asks_for_certificate(claim, credential.product, tls=peer.tls):
             return None
         fingerprint = sha256(peer.certificate).hexdigest()
-        holding = self._holdings.get(fingerprint) or await self._holdings.look_up(fingerprint)
-        assert credential.product is not None
-        device_id = credential.device.id if credential.device else None
-        judge_certificate(credential.product, device_id, holding, datetime.now(UTC))
-        return holding
+        return self._holdings.get(fingerprint) or await self._holdings.look_up(fingerprint)
+
+    @staticmethod
+    def _judge(claim: LoginClaim, credential: Credential, holding: Holding | None, peer: Peer) -> Write:
+        return judge_connection(claim, credential, holding, tls=peer.tls, now=datetime.now(UTC)).write
 
     def acknowledged(self, admission: Admission) -> None:
         """The device has said that it holds the pushed secret."""
@@ -172,7 +168,10 @@ class Admissions:
         peer: Peer,
         started: float,
     ) -> Admission:
+        """Raises: Refusal RATE_LIMITED, when the device comes again too soon for its protocol."""
         admission = protocol.admit(claim, credential)
+        if interval := admission.limits.interval:
+            self._intervals.keep(claim.identity, interval)
         if holding is not None:
             admission = replace(admission, certificate=holding.key)
             self._holdings.seen(holding, time.monotonic())
@@ -240,9 +239,3 @@ class Admissions:
         }  # fmt: skip
         write("mqtt.login", protocol=protocol, **{**detail, **fields})
         self._metrics.login(protocol, outcome, rejection.reason, seconds)
-
-
-def _check_without(credential: Credential) -> None:
-    """A login without TLS. Raises: Refusal CERTIFICATE_REQUIRED, when the product wants certificates."""
-    if credential.product is not None and credential.product.certificate_login:
-        raise Refusal(Reason.CERTIFICATE_REQUIRED, certificate="this listener takes none")

@@ -15,8 +15,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Final
 
 from aiohttp import web
 
@@ -27,40 +25,36 @@ from broker.sessions import Sessions
 from provisioning import demo as demo_fleet
 from provisioning import log
 from provisioning.admission import Admissions
-from provisioning.core import certify, claims
 from provisioning.core.activate import LoginWrites
 from provisioning.core.blocking import Blocker
+from provisioning.core.gateway import Gateways
 from provisioning.core.importing import Summary
 from provisioning.core.presence import Presence, present
+from provisioning.core.register import Registrations
 from provisioning.core.updates import StopRule
 from provisioning.credentials import CredentialsProvider, credentials_provider
 from provisioning.follow import Follower, following
+from provisioning.gauges import watch
 from provisioning.images import DiskImages, RemoteImages, open_images
 from provisioning.metrics import Metrics
 from provisioning.model.events import Event, UpdateStopped
 from provisioning.model.mqtt import Connect, Peer
-from provisioning.model.refusal import Refusal
 from provisioning.opening import StartError, registry
-from provisioning.protocols import VendorProtocol, protocols
+from provisioning.protocols import VendorProtocol, protocols, shared_routes
 from provisioning.protocols.x509 import est
 from provisioning.protocols.x509 import http as published
 from provisioning.protocols.x509.wire import urls
 from provisioning.settings import Settings, load
-from provisioning.store import events
 from provisioning.store.credentials import Credentials
 from provisioning.store.database import Database
 from provisioning.store.holdings import Holdings
-from provisioning.tls import Tls
+from provisioning.tls import ALPN, Tls
+from provisioning.upkeep import care_for_certificates, prune
 from provisioning.web import downloads, health
 from provisioning.web.operation import METRICS, REQUEST_TIMEOUT
 from provisioning.web.site import Site
 from provisioning.web.stray import catch_strays
 from provisioning.web.world import WORLD, Endpoints, PkiPolicy, World
-
-PRUNE_EVERY: Final = 3_600.0
-CARE_EVERY: Final = 3_600.0
-CARE_AT_ONCE: Final = 500
-SEEN_EVERY: Final = 5.0
 
 
 def log_events(committed: Sequence[Event]) -> None:
@@ -101,6 +95,12 @@ class Running:
             "http": self.http.port, "https": self.https.port, "mqtt": self.mqtt.port, "mqtts": self.mqtts.port,
         }  # fmt: skip
 
+    @property
+    def more_ports(self) -> dict[str, list[int]]:
+        """Of the MQTT listeners, where they have further ones."""
+        found = {"mqtt_more": self.mqtt.ports[1:], "mqtts_more": self.mqtts.ports[1:]}
+        return {name: ports for name, ports in found.items() if ports}
+
 
 @asynccontextmanager
 async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
@@ -111,7 +111,7 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
     """
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(registry(settings, on_commit=log_events))
-        vendors = protocols(settings)
+        vendors = protocols(settings, Gateways(database, most=settings.tencent.max_sub_devices))
         demo = await demo_fleet.load(database, settings, vendors)
         await demo_fleet.guard(database, settings)
         metrics = Metrics()
@@ -135,18 +135,25 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
                 went=presence.went, on_acknowledged=judging.decisions.acknowledged,
             )  # fmt: skip
 
+        registrations = Registrations(database)
+        stack.push_async_callback(registrations.close)
         images = await stack.enter_async_context(open_images(settings))
         application = _application(
-            settings, database, vendors, metrics, blocker=judging.blocker, endpoints=endpoints, images=images,
+            settings, database, vendors, metrics, blocker=judging.blocker, endpoints=endpoints,
+            registrations=registrations, images=images,
             provider=await stack.enter_async_context(credentials_provider(settings)),
         )  # fmt: skip
 
         def site(host: str, port: int, context: ssl.SSLContext | None = None) -> Site:
-            return Site(application(), host=host, port=port, settings=settings.http, ssl_context=context)
+            return Site(
+                application(), host=host, port=port, settings=settings.http, ssl_context=context,
+                others=dict.fromkeys(ALPN, mqtts.begin),
+            )  # fmt: skip
 
         mqtt, mqtts = listener(), listener()
         at = settings.mqtt.host, settings.mqtt.port
         await _open(stack, "mqtt", at, mqtt.start(*at), mqtt.stop)
+        await _open_more(mqtt, "mqtt", settings.mqtt.host, settings.mqtt.more_ports)
         _tell_endpoints(endpoints, settings, mqtt.port)
         at = settings.http.host, settings.http.port
         http = site(*at)
@@ -155,6 +162,7 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
         await tls.start()
         at = settings.mqtts.host, _port(settings.mqtts.port, 18_883, settings.mqtt.port)
         await _open(stack, "mqtts", at, mqtts.start(*at, tls.mqtts), mqtts.stop)
+        await _open_more(mqtts, "mqtts", settings.mqtts.host, settings.mqtts.more_ports, tls.more_mqtts)
         endpoints.mqtts_port = mqtts.port
         at = settings.https.host, _port(settings.https.port, 8_443, settings.http.port)
         https = site(*at, tls.https)
@@ -165,17 +173,24 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
             credentials=judging.credentials, presence=presence, metrics=metrics, mqtt=mqtt, mqtts=mqtts, http=http,
             https=https, endpoints=endpoints, tls=tls, demo=demo,
         )  # fmt: skip
-        _watch(running, judging.writes)
+        watch(
+            metrics, database, sessions, broker, judging.credentials,
+            listeners={"mqtt": mqtt, "mqtts": mqtts}, sites={"http": http, "https": https},
+            queues={
+                "look_up": judging.credentials, "login_write": judging.writes, "registration": registrations,
+                "presence": presence,
+            },
+        )  # fmt: skip
         for name, work in (
             ("tls", tls.run()),
-            ("prune", _prune(database, settings.events.keep_days)),
-            ("certificates", _care_for_certificates(database, judging.holdings)),
+            ("prune", prune(database, settings.events.keep_days)),
+            ("certificates", care_for_certificates(database, judging.holdings)),
         ):
             stack.push_async_callback(_cancel, asyncio.create_task(work, name=name))
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again
         gc.set_threshold(50_000, 50, 100)
-        log.get().info("ready", pid=os.getpid(), **running.ports)
+        log.get().info("ready", pid=os.getpid(), **running.ports, **running.more_ports)
         yield running
         log.get().info("stopping", pid=os.getpid(), sessions=len(sessions))
 
@@ -188,18 +203,30 @@ async def _open(
     stop: Callable[[], Coroutine[None, None, None]],
 ) -> None:
     """Start a listener, and stop it with the service. Raises: StartError, when its address cannot be bound."""
-    try:
-        await start
-    except OSError as error:
-        raise StartError(f"{name}: cannot listen on {at[0]}:{at[1]}: {_why_not(name, error)}") from error
+    await _bind(name, "port", at, start)
     stack.push_async_callback(stop)
 
 
-def _why_not(name: str, error: OSError) -> str:
+async def _open_more(
+    listener: Listener, name: str, host: str, ports: Sequence[int], context: ssl.SSLContext | None = None
+) -> None:
+    """Let a listener that was started accept on further ports. Raises: StartError, as `_open`."""
+    for port in ports:
+        await _bind(name, "more_ports", (host, port), listener.start(host, port, context))
+
+
+async def _bind(name: str, setting: str, at: tuple[str, int], start: Coroutine[None, None, None]) -> None:
+    try:
+        await start
+    except OSError as error:
+        raise StartError(f"{name}: cannot listen on {at[0]}:{at[1]}: {_why_not(name, setting, error)}") from error
+
+
+def _why_not(name: str, setting: str, error: OSError) -> str:
     """In words of the system: those of asyncio repeat the address."""
     number = error.errno or 0
     if number == errno.EADDRINUSE:
-        return f"the address is in use; another port by GATEHOUSE_{name.upper()}__PORT"
+        return f"the address is in use; another port by GATEHOUSE_{name.upper()}__{setting.upper()}"
     return os.strerror(number).lower() if number in errno.errorcode else error.strerror or str(error)
 
 
@@ -308,6 +335,7 @@ def _application(
     endpoints: Endpoints,
     images: DiskImages | RemoteImages,
     provider: CredentialsProvider,
+    registrations: Registrations,
 ) -> Callable[[], web.Application]:
     """Makes the application, once for each site."""
     token = settings.pki.access_token
@@ -317,7 +345,7 @@ def _application(
         access_token=token.get_secret_value() if token else None,
     )  # fmt: skip
     world = World(
-        database, endpoints, policy, credentials=provider,
+        database, endpoints, policy, registrations=registrations, credentials=provider,
         stop_rule=StopRule(after=settings.updates.stop_after, share=settings.updates.stop_share),
     )  # fmt: skip
     routes = [  # once for both: they keep what they have made, a CRL for instance
@@ -326,6 +354,7 @@ def _application(
         *downloads.routes(images, settings.images.download_timeout),
         *est.routes([vendor.read_user for vendor in vendors], blocker),
         *(route for vendor in vendors for route in vendor.routes()),
+        *shared_routes(vendors),
     ]
 
     def make() -> web.Application:
@@ -338,72 +367,6 @@ def _application(
         return app
 
     return make
-
-
-def _watch(running: Running, writes: LoginWrites) -> None:
-    watch, pool, mqtt = running.metrics.watch, running.database.pool, running.mqtt
-    watch("sessions", "Devices that are logged in.", lambda: len(running.sessions))
-    watch("connections", "Open connections.", lambda: len(mqtt.connections), listener="mqtt")
-    watch("connections", "Open connections.", lambda: len(running.mqtts.connections), listener="mqtts")
-    watch("connections", "Open connections.", lambda: running.http.connections, listener="http")
-    watch("connections", "Open connections.", lambda: running.https.connections, listener="https")
-    watch("pool_connections", "Connections to the database.", pool.get_size, state="open")
-    watch("pool_connections", "Connections to the database.", pool.get_idle_size, state="idle")
-    watch(
-        "queue_depth", "What waits for the database or for devices.", lambda: running.credentials.depth, queue="look_up"
-    )
-    watch("queue_depth", "What waits for the database or for devices.", lambda: writes.depth, queue="login_write")
-    watch(
-        "queue_depth", "What waits for the database or for devices.", lambda: running.presence.depth, queue="presence"
-    )
-    watch("queue_depth", "What waits for the database or for devices.", lambda: running.broker.queued, queue="messages")
-    watch("credentials_cached", "Entries of the credential cache.", lambda: len(running.credentials))
-    watch(
-        "messages_total",
-        "Messages of devices.",
-        lambda: mqtt.totals.received + running.mqtts.totals.received,
-        direction="received",
-    )
-    watch(
-        "messages_total",
-        "Messages of devices.",
-        lambda: mqtt.totals.sent + running.mqtts.totals.sent,
-        direction="sent",
-    )
-    watch("messages_total", "Messages of devices.", lambda: running.broker.dropped, direction="dropped")
-    watch("messages_total", "Messages of devices.", lambda: running.broker.refused, direction="refused")
-
-
-async def _prune(database: Database, keep_days: int) -> None:
-    """Delete old events, a batch at a time."""
-    while True:
-        try:
-            async with database.begin() as tx:
-                count = await events.prune(tx, keep_days)
-        except Refusal as refusal:
-            log.get().warning("events.prune", outcome="failed", reason=str(refusal.reason))
-            count = 0
-        await asyncio.sleep(1.0 if count else PRUNE_EVERY)
-
-
-async def _care_for_certificates(database: Database, holdings: Holdings) -> None:
-    """Write what was seen; now and then warn of what expires, and revoke what was replaced and is no longer used."""
-    tended = -CARE_EVERY
-    loop = asyncio.get_running_loop()
-    while True:
-        try:
-            await holdings.flush()
-            if loop.time() - tended >= CARE_EVERY:
-                now = datetime.now(UTC)
-                for tend in (certify.warn_expiring, certify.revoke_replaced, claims.revoke_outlived):
-                    count = CARE_AT_ONCE
-                    while count == CARE_AT_ONCE:
-                        async with database.begin() as tx:
-                            count = len(await tend(tx, now=now, limit=CARE_AT_ONCE))
-                tended = loop.time()
-        except Refusal as refusal:
-            log.get().warning("certificates.care", outcome="failed", reason=str(refusal.reason))
-        await asyncio.sleep(SEEN_EVERY)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -1,6 +1,7 @@
 """The demo fleet: loaded into an empty registry for a newcomer, kept on this machine because its secrets are public."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 
 from provisioning.core.importing import ReadRow, Summary, import_rows
@@ -62,8 +63,13 @@ async def guard(database: Database, settings: Settings) -> None:
     if keys:
         raise StartError(
             f"{outside}.host would leave this machine while the demo fleet is loaded, whose secrets are public: "
-            f"run `gatehouse product delete {keys[0]} --cascade` first, or keep 127.0.0.1"
+            f"run `{removal(keys)}` first, or keep 127.0.0.1"
         )
+
+
+def removal(keys: Iterable[tuple[str, str]]) -> str:
+    """The command that deletes the demo fleet; `keys`: protocols and keys of its products."""
+    return " && ".join(f"gatehouse product delete {key} --protocol {protocol} --cascade" for protocol, key in keys)
 
 
 def _outside(settings: Settings) -> str:

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -89,6 +98,7 @@ class Http(Section):
 class Mqtt(Section):
     host: str = "127.0.0.1"
     port: Port = 11883
+    more_ports: tuple[Port, ...] = ()
     connect_timeout: Seconds = 10.0
     max_connections: int = Field(100_000, ge=1)
     max_per_address: int = Field(20_000, ge=1)
@@ -114,11 +124,18 @@ class Https(Section):
 class Mqtts(Section):
     host: str = "127.0.0.1"
     port: Port | None = None
+    more_ports: tuple[Port, ...] = ()
+
+
+class Host(Section):
+    certificate: Path
+    key: Path | None = None
 
 
 class Tls(Section):
     certificate: Path | None = None
     key: Path | None = None
+    hosts: tuple[Host, ...] = ()
     names: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
     days: int = Field(397, ge=1, le=3_650)
 
@@ -151,6 +168,28 @@ class Enos(Section):
     push_repeats: int = Field(2, ge=0, le=2)
     max_payload: int = Field(524_288, ge=1)
     farewell_timeout: float = Field(0.8, ge=0, le=5)
+
+
+class Tencent(Section):
+    # registration over HTTP
+    error_http_status: Annotated[Literal["200", "rest"], BeforeValidator(str)] = "200"
+    hide_unknown_product: bool = True
+    reregister: Literal["deny", "same", "rotate"] = "deny"
+    freshness: int = Field(300, ge=0, le=86_400)
+    host_aliases: tuple[str, ...] = ()
+    rate_per_address: int = Field(10, ge=0)
+    rate_per_product: int = Field(20, ge=0)
+    organization: str = Field("Gatehouse", max_length=64)
+    # sessions over MQTT
+    connect_interval: float = Field(5.0, ge=0, le=3_600)
+    max_keepalive: int = Field(900, ge=1, le=65_535)
+    max_payload: int = Field(16_384, ge=1)
+    messages_up: int = Field(30, ge=0)
+    messages_down: int = Field(50, ge=0)
+    max_stored: int = Field(150, ge=0)
+    # gateways
+    max_sub_devices: int = Field(1_500, ge=1)
+    bind_freshness: int = Field(300, ge=0, le=86_400)
 
 
 def _api(value: str) -> str:
@@ -188,6 +227,7 @@ class Ioto(Section):
     certificate_key: Literal["p256", "rsa2048"] = "p256"
     certificate_days: int = Field(3_650, ge=1, le=3_650)
     blocked_delay: int = Field(3_600, ge=1, le=604_800)
+    messages_up: int = Field(100, ge=0)
     user_token: SecretStr | None = Field(None, min_length=16)
 
 
@@ -299,6 +339,7 @@ class Settings(BaseSettings):
     pki: Pki = Pki()
     endpoints: Endpoints = Endpoints()
     enos: Enos = Enos()
+    tencent: Tencent = Tencent()
     ioto: Ioto = Ioto()
     block: Block = Block()
     cache: Cache = Cache()

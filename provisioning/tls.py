@@ -1,26 +1,23 @@
 """The TLS side of the listeners: server certificate and trust anchors, renewed while connections go on.
 
-One context for each listener lives as long as the process; new handshakes see what was loaded last. What cannot be
-taken out of a context again (an anchor that is no longer trusted) is refused after the handshake: each login looks its
-certificate up in the inventory.
+New handshakes see what was loaded last. What cannot be taken out of a context again (an anchor that is no longer
+trusted) is refused after the handshake: each login looks its certificate up in the inventory.
 """
 
 import asyncio
 import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from provisioning import log
-from provisioning.core import certify, pki
-from provisioning.core.pki import Urls
+from provisioning.contexts import Contexts, Files, take_any_name
+from provisioning.core import ca, certify, importing, pki
+from provisioning.core.signing import Urls
 from provisioning.model.certificate import Authority, Profile, Status
 from provisioning.model.refusal import Refusal
 from provisioning.opening import StartError
@@ -34,42 +31,22 @@ ALPN: Final = ("mqtt", "x-amzn-mqtt-ca")
 HTTP_ALPN: Final = ("http/1.1",)
 
 
-def _context(verify: ssl.VerifyMode, alpn: tuple[str, ...]) -> ssl.SSLContext:
-    """TLS 1.2 and 1.3; no renegotiation, no tickets."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_mode = verify
-    # A company's issuing authority is an anchor by itself: its root would let in all that the root has ever certified.
-    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION
-    context.num_tickets = 0
-    context.set_alpn_protocols(list(alpn))
-    return context
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Where a server certificate with its chain, and its key, are."""
-
-    certificate: Path
-    key: Path
-
-    def stamp(self) -> tuple[float, float]:
-        """Changes when one of them does. Raises: OSError."""
-        return self.certificate.stat().st_mtime, self.key.stat().st_mtime
-
-
 class Tls:
-    """Both contexts, and what is loaded into them. `urls` names where an authority's CRL and OCSP are found."""
+    """The contexts of the listeners, and what is loaded into them. `urls`: where an authority's CRL and OCSP are."""
 
     def __init__(self, settings: Settings, database: Database, urls: Callable[[Authority], Urls]) -> None:
         self._settings = settings
         self._database = database
         self._urls = urls
-        self._stamp: tuple[float, float] | None = None
+        self._stamps: dict[Files, tuple[float, float]] = {}
         self._again = asyncio.Event()
-        self.mqtts = _context(ssl.CERT_REQUIRED, ALPN)
-        self.https = _context(ssl.CERT_OPTIONAL, HTTP_ALPN)
+        self._hosts = tuple(Files(each.certificate, each.key or each.certificate) for each in settings.tls.hosts)
+        self._every_context = (
+            Contexts(ssl.CERT_REQUIRED, ALPN, self._hosts),
+            Contexts(ssl.CERT_OPTIONAL, ALPN, self._hosts),
+            Contexts(ssl.CERT_OPTIONAL, (*HTTP_ALPN, *ALPN), self._hosts),
+        )
+        self.mqtts, self.more_mqtts, self.https = (each.default for each in self._every_context)
 
     @property
     def files(self) -> Files:
@@ -89,16 +66,19 @@ class Tls:
         Raises:
             StartError: the configured files cannot be used.
         """
-        key = await certify.make_key(pki.KeyType(self._settings.pki.key))
+        key = await ca.make_key(pki.KeyType(self._settings.pki.key))
         async with self._database.begin() as tx:
-            await certify.ensure_default(tx, key, now=datetime.now(UTC))
+            await ca.ensure_default(tx, key, now=datetime.now(UTC))
         await self._load_anchors()
         if self._settings.tls.certificate is None:
             await self._ensure_own()
-        try:
-            self._load_certificate()
-        except (OSError, ssl.SSLError) as error:
-            raise StartError(f"tls: cannot use {self.files.certificate} with {self.files.key}: {error}") from error
+        if self._hosts:
+            take_any_name()
+        for files in self._every():
+            try:
+                self._load(files)
+            except (Refusal, OSError, ssl.SSLError) as error:
+                raise StartError(f"tls: cannot use {files.certificate} with {files.key}: {_words(error)}") from error
 
     async def run(self) -> None:
         """Keep up with files, authorities and time, until cancelled."""
@@ -110,26 +90,41 @@ class Tls:
                 await self._load_anchors()
                 if self._settings.tls.certificate is None:
                     await self._ensure_own()
-                if self.files.stamp() != self._stamp:
-                    self._load_certificate()
-                    log.get().info("tls.loaded", certificate=str(self.files.certificate))
             except (Refusal, OSError, ssl.SSLError) as error:
-                log.get().warning("tls.load", outcome="failed", reason=str(error))
+                log.get().warning("tls.load", outcome="failed", reason=_words(error))
+            for files in self._every():
+                self._look_again(files)
 
-    def _load_certificate(self) -> None:
-        stamp = self.files.stamp()
-        for context in (self.mqtts, self.https):
-            # An empty passphrase, so that an encrypted key is an error and not a question to the terminal.
-            context.load_cert_chain(self.files.certificate, self.files.key, password="")
-        self._stamp = stamp
+    def _every(self) -> Iterable[Files]:
+        return dict.fromkeys((self.files, *self._hosts))
+
+    def _look_again(self, files: Files) -> None:
+        try:
+            if files.stamp() != self._stamps.get(files):
+                self._load(files)
+                log.get().info("tls.loaded", certificate=str(files.certificate))
+        except (Refusal, OSError, ssl.SSLError) as error:
+            log.get().warning(
+                "tls.load", outcome="failed", certificate=str(files.certificate), reason=_words(error)
+            )  # fmt: skip
+
+    def _load(self, files: Files) -> None:
+        """Raises: Refusal, OSError, ssl.SSLError."""
+        stamp = files.stamp()
+        for contexts in self._every_context:
+            if files in self._hosts:
+                contexts.load_host(files)
+            if files == self.files:
+                contexts.load(files)
+        self._stamps[files] = stamp
 
     async def _load_anchors(self) -> None:
         async with self._database.read() as tx:
             trusted = await authorities.trusted(tx, datetime.now(UTC))
         if trusted:
             anchors = pki.write_pem(*(each.certificate for each in trusted))
-            for context in (self.mqtts, self.https):
-                context.load_verify_locations(cadata=anchors)
+            for contexts in self._every_context:
+                contexts.trust(anchors)
 
     async def _ensure_own(self) -> None:
         """A server certificate with the right names and a third of its life left, of an authority that is trusted.
@@ -143,7 +138,7 @@ class Tls:
             leaf = self._own()
             if leaf is not None and await self._is_good(tx, leaf, names, now):
                 return
-            authority = await certify.default_authority(tx)
+            authority = await ca.default(tx)
             key = pki.new_key()
             issued = await certify.issue_with_key(
                 tx, authority, key, pki.make_subject(self._settings.tls.names[0], "Gatehouse"), now=now,
@@ -175,7 +170,7 @@ class Tls:
         except (ValueError, x509.ExtensionNotFound):
             return False
         life = leaf.not_valid_after_utc - leaf.not_valid_before_utc
-        known = await certificates.by_fingerprint(tx, pki.fingerprint(leaf.public_bytes(Encoding.DER)))
+        known = await certificates.by_fingerprint(tx, pki.fingerprint(pki.der(leaf)))
         trusted = {each.id for each in await authorities.trusted(tx, now)}
         return (
             set(has) == set(names)
@@ -184,3 +179,7 @@ class Tls:
             and known.status is Status.VALID
             and known.authority_id in trusted
         )
+
+
+def _words(error: Exception) -> str:
+    return importing.words(error) if isinstance(error, Refusal) else str(error)

@@ -13,8 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from provisioning.core import certify, pki, publish, revocation
-from provisioning.core.pki import Urls
+from provisioning.core import certify, pki, publish, revocation, signing
+from provisioning.core.signing import Urls
 from provisioning.model.certificate import Authority, Certificate
 from provisioning.model.lifecycle import State
 from provisioning.model.refusal import Refusal
@@ -89,8 +89,8 @@ async def notifications(url: str) -> AsyncIterator[list[dict[str, Any]]]:
     await connection.close()
 
 
-def read_company(own: Made, *above: Made) -> pki.Issuer:
-    return pki.read_authority(own.pem + b"".join(each.pem for each in above), pki.write_key(own.key), now=NOW)
+def read_company(own: Made, *above: Made) -> signing.Issuer:
+    return signing.read_authority(own.pem + b"".join(each.pem for each in above), pki.write_key(own.key), now=NOW)
 
 
 async def ask_ocsp(database: Database, authority: Authority, leaf: Certificate, directory: Path) -> str:

@@ -152,7 +152,9 @@ def settings_for(database_url: str, **overrides: Any) -> Settings:
         "master_key": MASTER_KEY.hex(),
         "data_dir": DATA,
         "http": {"port": 0},
+        "https": {"port": 0},
         "mqtt": {"port": 0},
+        "mqtts": {"port": 0},
         "log": {"format": "json"},
     }
     for name, value in overrides.items():

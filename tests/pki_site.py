@@ -13,8 +13,9 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from provisioning.core import certify, importing, pki
+from provisioning.core import ca, certify, importing, pki
 from provisioning.core.blocking import Blocker
+from provisioning.core.register import Registrations
 from provisioning.metrics import Metrics
 from provisioning.model.certificate import Authority, Profile
 from provisioning.protocols.enos.mqtt import Enos
@@ -95,9 +96,14 @@ async def pki_site(
 ) -> AsyncIterator[Served]:
     """`refusals`: of a device until it is blocked; `policy`: of `PkiPolicy`."""
     now = datetime.now(UTC).replace(microsecond=0)
-    authority = await run(database, certify.ensure_default, KEY, now=now)
+    authority = await run(database, ca.ensure_default, KEY, now=now)
     sites: list[Site] = []
-    world = World(database, Endpoints(), PkiPolicy(url=lambda: f"http://127.0.0.1:{sites[0].port}", **policy))
+    world = World(
+        database,
+        Endpoints(),
+        PkiPolicy(url=lambda: f"http://127.0.0.1:{sites[0].port}", **policy),
+        registrations=Registrations(database),
+    )
     enos = Enos(EnosSettings(error_http_status="always200" if always_200 else "rest"))
     blocker = Blocker(refusals=refusals, window=60, duration=60, clock=time.monotonic)
     routes = [*publication.routes(), *est.routes([enos.read_user], blocker), *enos.routes()]

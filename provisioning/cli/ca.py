@@ -22,7 +22,7 @@ from provisioning.cli.run import Desk, Failure, on_registry
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from provisioning.core.pki import Issuer
+    from provisioning.core.signing import Issuer
     from provisioning.model.certificate import Authority
     from provisioning.store.database import Tx
 
@@ -60,14 +60,14 @@ def create(
     """Make a self-signed authority. The first one is the default."""
 
     async def work(desk: Desk) -> "Authority":
-        from provisioning.core import certify
+        from provisioning.core import ca
         from provisioning.core.pki import KeyType
 
         check_new_name(name)
         pki = desk.settings.pki
-        private = await certify.make_key(KeyType(key or pki.key))
+        private = await ca.make_key(KeyType(key or pki.key))
         async with desk.database.begin() as tx:
-            made = await certify.create_authority(
+            made = await ca.create(
                 tx, name, private, now=now(), common_name=subject or "", organization=organization,
                 years=pki.authority_years if years is None else years, path_length=path_length,
                 permitted_dns=permit_dns or (),
@@ -94,18 +94,18 @@ def import_(
     """
 
     async def work(desk: Desk) -> "Authority":
-        from provisioning.core import certify, pki
+        from provisioning.core import ca, signing
 
         check_new_name(name)
         if key is None:
             if chain or password_file or default:
                 raise Failure("--chain, --password-file and --default are for an authority that signs: state its --key")
-            anchor = pki.read_anchor(files.read(certificate), now=now())
+            anchor = signing.read_anchor(files.read(certificate), now=now())
             async with desk.database.begin() as tx:
-                return await certify.trust_authority(tx, name, anchor)
+                return await ca.trust(tx, name, anchor)
         issuer = _read_issuer(certificate, key, chain, password_file)
         async with desk.database.begin() as tx:
-            added = await certify.import_authority(tx, name, issuer)
+            added = await ca.import_(tx, name, issuer)
             return await _as_default(tx, added) if default else added
 
     _run(f"an authority {name}", work, as_json=as_json, new=True)
@@ -135,7 +135,7 @@ def rotate(
         raise typer.BadParameter("--key and --years are for a key and certificate that are made here")
 
     async def work(desk: Desk) -> "Authority":
-        from provisioning.core import certify, pki
+        from provisioning.core import ca, signing
         from provisioning.core.pki import KeyType
 
         async with desk.database.read() as tx:  # before a key is made in vain
@@ -145,32 +145,32 @@ def rotate(
         successor: Any
         if certificate is None:
             same = latest.key_type if latest.key_type in set(KeyType) else desk.settings.pki.key
-            successor = await certify.make_key(KeyType(key or same))
+            successor = await ca.make_key(KeyType(key or same))
         elif key_file is None:
-            successor = pki.read_anchor(files.read(certificate), now=now())
+            successor = signing.read_anchor(files.read(certificate), now=now())
         else:
             successor = _read_issuer(certificate, key_file, chain, password_file)
         length = desk.settings.pki.authority_years if years is None else years
         async with desk.database.begin() as tx:
-            return await certify.rotate(tx, latest, successor, now=now(), years=length)
+            return await ca.rotate(tx, latest, successor, now=now(), years=length)
 
     _run(f"authority {name}", work, as_json=as_json)
 
 
 def _read_issuer(certificate: str, key: str, chain: str | None, password_file: str | None) -> "Issuer":
-    from provisioning.core import pki
+    from provisioning.core import signing
 
-    return pki.read_authority(
+    return signing.read_authority(
         files.read(certificate), files.read(key), now=now(), others=files.read(chain) if chain else b"",
         password=files.read_password(password_file) if password_file else None,
     )  # fmt: skip
 
 
 async def _as_default(tx: "Tx", authority: "Authority") -> "Authority":
-    from provisioning.core import certify
+    from provisioning.core import ca
 
-    await certify.set_default(tx, authority, now=now())
-    return await certify.authority(tx, authority.name, authority.generation)
+    await ca.set_default(tx, authority, now=now())
+    return await ca.find(tx, authority.name, authority.generation)
 
 
 # --- look ------------------------------------------------------------------------------------------------------------
@@ -226,9 +226,9 @@ def _constraints(authority: "Authority") -> dict[str, Any]:
     """What stands in its certificate, and who is above it."""
     from cryptography import x509
 
-    from provisioning.core import certify, chain, pki
+    from provisioning.core import ca, chain, pki
 
-    own, *above = certify.path_of(authority)
+    own, *above = ca.path_of(authority)
     basic, names = chain.extension(own, x509.BasicConstraints), chain.extension(own, x509.NameConstraints)
     trees = names.permitted_subtrees or [] if isinstance(names, x509.NameConstraints) else []
     return {
@@ -283,9 +283,9 @@ def distrust(name: Exactly, yes: Yes = False, as_json: Json = False) -> None:
     """
 
     async def step(tx: "Tx", authority: "Authority") -> "Authority":
-        from provisioning.core import certify
+        from provisioning.core import ca
 
-        return await certify.distrust(tx, authority, now=now())
+        return await ca.distrust(tx, authority, now=now())
 
     _check_exact(name)
     if not output.confirm(f"Refuse every device with a certificate of {name}?", yes=yes):
@@ -298,9 +298,9 @@ def restore(name: Exactly, as_json: Json = False) -> None:
     """Trust a distrusted authority again."""
 
     async def step(tx: "Tx", authority: "Authority") -> "Authority":
-        from provisioning.core import certify
+        from provisioning.core import ca
 
-        return await certify.restore(tx, authority)
+        return await ca.restore(tx, authority)
 
     _check_exact(name)
     _step(name, step, as_json=as_json)

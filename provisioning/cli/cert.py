@@ -212,9 +212,9 @@ def revoke(
         raise typer.Exit(1)
 
     async def step(tx: "Tx", which: "Certificate", at: "datetime") -> "Certificate":
-        from provisioning.core import certify
+        from provisioning.core import inventory
 
-        return await certify.revoke(tx, which, now=at, reason=reason)
+        return await inventory.revoke(tx, which, now=at, reason=reason)
 
     _step(serial, issuer, step, "is revoked", as_json=as_json)
 
@@ -224,9 +224,9 @@ def hold(serial: SerialNumber, issuer: Issuer = None, as_json: Json = False) -> 
     """Do not trust a certificate for now: its device is refused until `release`."""
 
     async def step(tx: "Tx", which: "Certificate", at: "datetime") -> "Certificate":
-        from provisioning.core import certify
+        from provisioning.core import inventory
 
-        return await certify.hold(tx, which, now=at)
+        return await inventory.hold(tx, which, now=at)
 
     _step(serial, issuer, step, "is held", as_json=as_json)
 
@@ -236,9 +236,9 @@ def release(serial: SerialNumber, issuer: Issuer = None, as_json: Json = False) 
     """End the hold of a certificate."""
 
     async def step(tx: "Tx", which: "Certificate", at: "datetime") -> "Certificate":
-        from provisioning.core import certify
+        from provisioning.core import inventory
 
-        return await certify.release(tx, which, now=at)
+        return await inventory.release(tx, which, now=at)
 
     _step(serial, issuer, step, "is valid again", as_json=as_json)
 

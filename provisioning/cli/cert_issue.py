@@ -102,7 +102,7 @@ def issue(
     async def work(desk: Desk) -> "tuple[dict[str, Any], str]":
         from cryptography import x509
 
-        from provisioning.core import certify, pki
+        from provisioning.core import ca, certify, pki
 
         with about(f"certificate of {wanted}"), contextlib.ExitStack() as stack:
             request = pki.read_csr(files.read(csr)) if csr else None
@@ -111,7 +111,7 @@ def issue(
             write_key = stack.enter_context(files.new(key_out, files.PRIVATE)) if key_out else None
             write = stack.enter_context(_certificate_file(out))
             if request is None:
-                private = await certify.make_key(pki.KeyType(key))
+                private = await ca.make_key(pki.KeyType(key))
                 assert write_key is not None
                 write_key(pki.write_key(private))
                 request = pki.Request(x509.Name([]), private.public_key())

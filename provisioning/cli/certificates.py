@@ -14,7 +14,7 @@ from provisioning.model.certificate import Authority, Certificate, Status
 from provisioning.model.refusal import Reason, Refusal
 
 if TYPE_CHECKING:
-    from provisioning.core.pki import Urls
+    from provisioning.core.signing import Urls
     from provisioning.settings import Settings
     from provisioning.store.database import Tx
 
@@ -49,13 +49,13 @@ def check_new_name(name: str) -> None:
 
 async def find_authority(tx: "Tx", named: str | None) -> Authority:
     """By NAME-GENERATION, or by NAME the latest generation; None: the default. Raises: Refusal UNKNOWN."""
-    from provisioning.core import certify
+    from provisioning.core import ca
 
     if named is None:
-        return await certify.default_authority(tx)
+        return await ca.default(tx)
     if found := GENERATION.fullmatch(named):
-        return await certify.authority(tx, found["name"], int(found["generation"]))
-    return await certify.authority(tx, named)
+        return await ca.find(tx, found["name"], int(found["generation"]))
+    return await ca.find(tx, named)
 
 
 async def find_certificate(tx: "Tx", serial: str, issuer: str | None) -> Certificate:
@@ -64,10 +64,10 @@ async def find_certificate(tx: "Tx", serial: str, issuer: str | None) -> Certifi
     Raises:
         Refusal: MALFORMED, UNKNOWN; DUPLICATE, when it takes the issuer to tell which.
     """
-    from provisioning.core import certify
+    from provisioning.core import inventory
 
     serial = serial.removeprefix("serial=")
-    return await certify.certificate(tx, serial, await find_authority(tx, issuer) if issuer else None)
+    return await inventory.find(tx, serial, await find_authority(tx, issuer) if issuer else None)
 
 
 async def titles(tx: "Tx") -> dict[int, str]:

@@ -71,9 +71,9 @@ def create(
         raise typer.BadParameter("give PRODUCT [DEVICE], or --group GROUP --serial SERIAL, or both")
 
     async def work(desk: Desk) -> "Device":
-        from provisioning.core import generate, load
+        from provisioning.core import load
 
-        key = generate.device_key() if product is not None and device is None else device
+        key = desk.vendor.forms.device_key() if product is not None and device is None else device
         spec = desk.device(
             product=product and product_key(protocol, product),
             key=key,

@@ -96,10 +96,10 @@ def reset(
 ) -> None:
     """Destroy its secret, and end its session; it enrols or activates anew."""
 
-    async def step(_desk: Desk, tx: "Tx", which: "Device") -> None:
+    async def step(desk: Desk, tx: "Tx", which: "Device") -> None:
         from provisioning.core import registry
 
-        await registry.reset(tx, which)
+        await registry.reset(tx, which, desk.vendor.forms)
 
     now = _step(address(protocol, product, device, group, serial), step, "is reset: {state}", as_json=as_json)
     if now.secret and not as_json:

@@ -2,6 +2,7 @@
 
 import ssl
 import stat
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from itertools import pairwise
@@ -13,7 +14,8 @@ from cryptography import x509
 from provisioning.cli.certificates import standing, title, words
 from provisioning.cli.doctor import Finding, Findings, Level
 from provisioning.cli.doctor_machine import OTHERS_READ, OTHERS_WRITE
-from provisioning.core import certify, chain, importing, pki, publish
+from provisioning.contexts import Files
+from provisioning.core import ca, chain, importing, pki, publish
 from provisioning.model.refusal import Refusal
 from provisioning.store import authorities, diagnosis
 from provisioning.store.sealing import SealError
@@ -100,7 +102,7 @@ def _life(name: str, authority: "Authority", state: str, now: datetime) -> list[
 def _path(name: str, authority: "Authority", now: datetime) -> list[Finding]:
     """Does it still lead up to its anchor?"""
     try:
-        path = certify.path_of(authority)
+        path = ca.path_of(authority)
         for below, above in pairwise(path):
             if not chain.is_issued_by(below, above):
                 return [Finding(name, Level.PROBLEM, f"{chain.words(above.subject)} did not issue "
@@ -134,7 +136,7 @@ async def _key(
 
 async def _sign(tx: "Tx", settings: "Settings", authority: "Authority", now: datetime) -> None:
     """Raises: _Undo, when all is well."""
-    issuer, _ = await certify.signer(tx, authority)
+    issuer, _ = await ca.signer(tx, authority)
     if issuer.key.public_key() != issuer.certificate.public_key():
         return
     await publish.make_crl(tx, authority, now=now, validity=timedelta(days=settings.pki.crl_days))
@@ -176,16 +178,42 @@ async def of_server(settings: "Settings") -> Findings:
         yield Finding(SERVER, Level.PROBLEM, "tls.key is set, and tls.certificate is not", "set both, or neither")
     if own and not certificate.exists():
         yield Finding(SERVER, Level.INFO, "there is none yet: the service makes one at its start")
-        return
-    found = _server_files(settings, certificate, key, own=own)
-    for each in found:
-        yield each
-    if not found:
-        yield Finding(SERVER, Level.OK, str(certificate))
+    else:
+        again = f"remove {certificate}, and the service makes another one" if own else (
+            "correct tls.certificate and tls.key")  # fmt: skip
+        leaf, found = _server_files(certificate, key, again, own=own)
+        if leaf is not None:
+            found += _names(settings, leaf, own=own)
+        for each in found or [Finding(SERVER, Level.OK, str(certificate))]:
+            yield each
+    for host in tls.hosts:
+        for each in _host(host.certificate, host.key or host.certificate):
+            yield each
 
 
-def _server_files(settings: "Settings", certificate: "Path", key: "Path", *, own: bool) -> list[Finding]:
-    again = f"remove {certificate}, and the service makes another one" if own else "correct tls.certificate and tls.key"
+def _host(certificate: "Path", key: "Path") -> list[Finding]:
+    """A pair of `tls.hosts`: as the main one, and it must have a name by which it is chosen."""
+    leaf, found = _server_files(certificate, key, "correct tls.hosts", own=False)
+    names = _host_names(certificate)
+    if leaf is not None and not names:
+        found.append(Finding(SERVER, Level.PROBLEM, "has no host name by which it could be chosen",
+                             "get one with DNS names in subjectAltName; the service does not start"))  # fmt: skip
+    found = found or [Finding(SERVER, Level.OK, f"for {', '.join(names)}")]
+    return [replace(each, check=f"{SERVER} {certificate}") for each in found]
+
+
+def _host_names(certificate: "Path") -> list[str]:
+    """By which names a pair of `tls.hosts` is chosen; none, where it is not."""
+    try:
+        return [*Files(certificate, certificate).hosts()]
+    except (OSError, Refusal):
+        return []
+
+
+def _server_files(
+    certificate: "Path", key: "Path", again: str, *, own: bool
+) -> tuple[x509.Certificate | None, list[Finding]]:
+    """The certificate, unless it cannot be used, and what is wrong with it. `again`: what to do about the files."""
     try:
         leaf, *above = pki.read_certificates(certificate.read_bytes())
         mode = key.stat().st_mode
@@ -194,15 +222,15 @@ def _server_files(settings: "Settings", certificate: "Path", key: "Path", *, own
     except ssl.SSLError as error:
         said = f"{key} is not the key of {certificate}" if error.reason == "KEY_VALUES_MISMATCH" else (
             f"the key in {key} cannot be read: not PEM, encrypted, or damaged")  # fmt: skip
-        return [Finding(SERVER, Level.PROBLEM, said, again)]
+        return None, [Finding(SERVER, Level.PROBLEM, said, again)]
     except OSError as error:
-        return [Finding(SERVER, Level.PROBLEM, f"cannot read {error.filename}: {error.strerror}", again)]
+        return None, [Finding(SERVER, Level.PROBLEM, f"cannot read {error.filename}: {error.strerror}", again)]
     except Refusal as refusal:
-        return [Finding(SERVER, Level.PROBLEM, f"{certificate}: {importing.words(refusal)}", again)]
+        return None, [Finding(SERVER, Level.PROBLEM, f"{certificate}: {importing.words(refusal)}", again)]
     found = []
     if stat.S_IMODE(mode) & (OTHERS_READ | OTHERS_WRITE):
         found.append(Finding(SERVER, Level.PROBLEM, f"others may read the key in {key}", f"chmod 600 {key}"))
-    return [*found, *_order(leaf, above), *_server_life(leaf, own=own), *_names(settings, leaf, own=own)]
+    return leaf, [*found, *_order(leaf, above), *_server_life(leaf, own=own)]
 
 
 def _order(leaf: x509.Certificate, above: "Sequence[x509.Certificate]") -> list[Finding]:
@@ -235,7 +263,8 @@ def _names(settings: "Settings", leaf: x509.Certificate, *, own: bool) -> list[F
     wanted = [host for url in (stated.murl, stated.hurl) if url and (host := urlsplit(url).hostname)]
     if own or "names" in settings.tls.model_fields_set:
         wanted += settings.tls.names
-    has = chain.alternative_names(leaf)
+    has = [*chain.alternative_names(leaf)]  # and whoever comes by a name of `tls.hosts` is shown another certificate
+    has += [x509.DNSName(name) for host in settings.tls.hosts for name in _host_names(host.certificate)]
     missing = [name for name in dict.fromkeys(wanted) if not any(_covers(each, name) for each in has)]
     if not missing:
         return []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 
 from provisioning.cli.doctor import Finding, Findings, Level
+from provisioning.demo import removal
 from provisioning.store import diagnosis, products
 from provisioning.store.database import AWAY, Database, open_database
 from provisioning.store.embedded import EmbeddedError, embedded_postgres
@@ -71,8 +72,9 @@ async def examine(settings: "Settings", stack: AsyncExitStack, opened: list[Open
     async with database.read() as tx:
         yield _newest(await diagnosis.newest(tx))
         if demo := await products.demo_keys(tx):
-            yield Finding("demo fleet", Level.WARNING, f"product {', '.join(demo)} is loaded: its secrets are public",
-                          f"gatehouse product delete {demo[0]} --cascade")  # fmt: skip
+            loaded = ", ".join(key for _, key in demo)
+            yield Finding("demo fleet", Level.WARNING, f"product {loaded} is loaded: its secrets are public",
+                          removal(demo))  # fmt: skip
 
 
 def _sealer(settings: "Settings") -> Sealer | None:

@@ -72,7 +72,7 @@ def new_product(protocol: str, name: str | None, secret: str | None) -> dict[str
     from provisioning.protocols.ioto import wire
 
     if protocol != wire.PROTOCOL:
-        return {"key": generate.product_key() if name is None else name, "secret": secret}
+        return {"key": name, "secret": secret}
     if name and secret and name != secret:
         raise typer.BadParameter("its token is the name of such a product: give it alone")
     if name and wire.PRODUCT_KEY.fullmatch(name):

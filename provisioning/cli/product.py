@@ -22,6 +22,8 @@ from provisioning.cli.run import Desk, Failure, on_registry
 
 if TYPE_CHECKING:
     from provisioning.model.registry import Product
+    from provisioning.model.spec import ProductSpec
+    from provisioning.store.database import Tx
 
 app = typer.Typer(help="Products: kinds of devices.", no_args_is_help=True)
 COLUMNS: Final = ("key", "name", "dynamic_activation", "auto_create", "certificate_login", "devices", "demo")
@@ -29,12 +31,26 @@ COLUMNS: Final = ("key", "name", "dynamic_activation", "auto_create", "certifica
 Key = Annotated[str, typer.Argument(metavar="PRODUCT", help="Key of the product.")]
 Secret = Annotated[str | None, typer.Option(help="Secret that proves devices which have none of their own.")]
 Dynamic = Annotated[bool | None, typer.Option("--dynamic-activation/--no-dynamic-activation",
-                                              help="Its devices may fetch their secrets.")]  # fmt: skip
+                                              help="Its devices may fetch their secrets, or register.")]  # fmt: skip
 AutoCreate = Annotated[bool | None, typer.Option("--auto-create/--no-auto-create",
-                                                 help="A dynamic activation creates an unknown device.")]  # fmt: skip
+                                                 help="An unknown device is created when it asks.")]  # fmt: skip
 CertificateLogin = Annotated[bool | None, typer.Option("--certificate-login/--no-certificate-login",
                                                        help="Its devices log in over TLS with a certificate of their "
                                                             "own, and not without one.")]  # fmt: skip
+RegisterLimit = Annotated[int | None, typer.Option(min=0, max=1_000_000,
+                                                   help="The most devices that may register themselves; "
+                                                        "0: no limit.")]  # fmt: skip
+ClientAuthority = Annotated[str | None, typer.Option(metavar="CA",
+                                                     help="Its devices may bring certificates of this authority along "
+                                                          "when they register.")]  # fmt: skip
+
+
+async def _check_authority(tx: "Tx", spec: "ProductSpec") -> None:
+    """A name that nobody bears would only be found out when a device is refused."""
+    from provisioning.core import ca
+
+    if spec.client_authority:
+        await ca.find(tx, spec.client_authority)
 
 
 @app.command()
@@ -46,6 +62,8 @@ def create(
     dynamic_activation: Dynamic = None,
     auto_create: AutoCreate = None,
     certificate_login: CertificateLogin = None,
+    register_limit: RegisterLimit = None,
+    client_authority: ClientAuthority = None,
     protocol: Protocol = "enos",
     as_json: Json = False,
 ) -> None:
@@ -57,9 +75,11 @@ def create(
 
         spec = desk.product(**{
             "name": name, "dynamic_activation": dynamic_activation, "auto_create": auto_create,
-            "certificate_login": certificate_login, **named,
+            "certificate_login": certificate_login, "register_limit": register_limit,
+            "client_authority": client_authority, **named, "key": named["key"] or desk.vendor.forms.product_key(),
         })  # fmt: skip
         async with desk.database.begin() as tx:
+            await _check_authority(tx, spec)
             outcome, made = await load.put_product(tx, spec)
             if outcome is not load.Outcome.CREATED:
                 raise Failure(f"there is a product {spec.key} already; `gatehouse product set` changes it")
@@ -105,6 +125,8 @@ def set_(
     dynamic_activation: Dynamic = None,
     auto_create: AutoCreate = None,
     certificate_login: CertificateLogin = None,
+    register_limit: RegisterLimit = None,
+    client_authority: ClientAuthority = None,
     protocol: Protocol = "enos",
     as_json: Json = False,
 ) -> None:
@@ -116,9 +138,11 @@ def set_(
 
         spec = desk.product(
             key=product_key(protocol, product), secret=secret, name=name, dynamic_activation=dynamic_activation,
-            auto_create=auto_create, certificate_login=certificate_login,
+            auto_create=auto_create, certificate_login=certificate_login, register_limit=register_limit,
+            client_authority=client_authority,
         )  # fmt: skip
         async with desk.database.begin() as tx:
+            await _check_authority(tx, spec)
             outcome, put = await load.put_product(tx, spec)
             if outcome is load.Outcome.CREATED:
                 raise Refusal(Reason.UNKNOWN, product=product)

@@ -22,7 +22,7 @@ T = TypeVar("T")
 FAILED: Final = 1
 CANNOT: Final = 2
 INTERRUPTED: Final = 130
-CLEARABLE: Final = frozenset({"name", "timezone"})
+CLEARABLE: Final = frozenset({"name", "timezone", "client_authority"})
 
 
 class Failure(Exception):  # noqa: N818 - an answer to a person, not a mistake of ours
@@ -47,8 +47,8 @@ class Desk:
         from provisioning.model.spec import ProductSpec
 
         given = _given(stated)
-        self._check(Product(**{"protocol": self.vendor.name, "secret": ""} | given))
-        return ProductSpec(protocol=self.vendor.name, **given)
+        self._check(Product(**{"protocol": self.vendor.name, "secret": ""} | given), given)
+        return ProductSpec(protocol=self.vendor.name, forms=self.vendor.forms, **given)
 
     def group(self, **stated: Any) -> "GroupSpec":
         """As `product`, of an enrolment group."""
@@ -56,7 +56,7 @@ class Desk:
         from provisioning.model.spec import GroupSpec
 
         given = _given(stated)
-        self._check(Group(**{"protocol": self.vendor.name, "password": ""} | given))
+        self._check(Group(**{"protocol": self.vendor.name, "password": ""} | given), given)
         return GroupSpec(protocol=self.vendor.name, **given)
 
     def device(self, **stated: Any) -> "DeviceSpec":
@@ -66,12 +66,18 @@ class Desk:
         from provisioning.model.spec import DeviceSpec
 
         given = _given(stated)
-        kind = type(self._check(Device(protocol=self.vendor.name, state=State.ALLOCATED, **given)))
+        kind = type(self._check(Device(protocol=self.vendor.name, state=State.ALLOCATED, **given), given))
         assert issubclass(kind, DeviceSpec)
-        return kind(protocol=self.vendor.name, **given)
+        return kind(protocol=self.vendor.name, forms=self.vendor.forms, **given)
 
-    def _check(self, thing: "Product | Group | Device") -> "Spec":
-        return self.vendor.read_row(self.vendor.write_row(thing))
+    def _check(self, thing: "Product | Group | Device", given: dict[str, Any]) -> "Spec":
+        """What the protocol has no field for would be kept, and mean nothing."""
+        spec = self.vendor.read_row(self.vendor.write_row(thing))
+        for name, value in given.items():
+            if value and getattr(spec, name) != value:
+                kind = type(thing).__name__.lower()
+                raise Failure(f"{name.replace('_', ' ')} is nothing that a {kind} has in protocol {self.vendor.name}")
+        return spec
 
 
 def _given(stated: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 import asyncio
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,14 +30,16 @@ def serve(
         from provisioning import log
         from provisioning.app import gatehouse
         from provisioning.cli.tour import tour
+        from provisioning.model.refusal import Refusal
 
         log.configure(settings.log.format, settings.log.level)
         raise_file_limit()
         stop = _stop_signal()
         announce_new(settings)
         async with gatehouse(settings) as running:
-            if text := await tour(running):
-                output.note(text)
+            with suppress(Refusal):  # a tour is not worth the service: the database may be away by now
+                if text := await tour(running):
+                    output.note(text)
             await stop.wait()
 
     run(work, **({} if demo is None else {"demo": demo}))

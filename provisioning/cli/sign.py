@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from provisioning.cli import output
+from provisioning.cli import output, sign_tencent
 from provisioning.cli.options import Json
 from provisioning.cli.run import Desk, Failure, leave, on_registry, run
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from provisioning.settings import Settings
 
 app = typer.Typer(help="Print what a device would send.", no_args_is_help=True)
+app.command()(sign_tencent.tencent)
 
 
 @app.callback()

@@ -15,8 +15,9 @@ from typing import Final
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from provisioning.core import certify, generate, tokens
-from provisioning.core.pki import NOWHERE, PrivateKey, Urls
+from provisioning.core import certify, generate, inventory, tokens
+from provisioning.core.pki import PrivateKey
+from provisioning.core.signing import NOWHERE, Urls
 from provisioning.model.certificate import Authority, Certificate, Revocation, Status
 from provisioning.model.claim import (
     Claim,
@@ -132,7 +133,7 @@ async def release(tx: Tx, which: Device, *, now: datetime) -> None:
     if which.state is not State.REGISTERED:
         await devices.reset(tx, which)  # first: a session must hear of the release, not of its certificate
     await token_store.revoke_all(tx, which.id, TokenEnd.RELEASED, now)
-    await certify.revoke_of_device(tx, which.id, now=now)
+    await inventory.revoke_of_device(tx, which.id, now=now)
     tx.emit(DeviceReleased(device_id=which.id, identity=which.identity))
 
 
@@ -206,14 +207,14 @@ async def certificate(
             await certificates.supersede(tx, each, issued.certificate)
     unseen = [each for each in before if each.last_seen_at is None]
     for each in unseen[: max(0, len(unseen) - MOST_UNSEEN + 1)]:
-        await certify.revoke(tx, each, now=now, reason=Revocation.SUPERSEDED)
+        await inventory.revoke(tx, each, now=now, reason=Revocation.SUPERSEDED)
     return held, issued
 
 
 async def revoke_outlived(tx: Tx, *, now: datetime, limit: int = 500) -> list[Certificate]:
     """Revoke certificates of claimed devices whose successors were made OVERLAP ago, whether or not they are in use.
 
-    Those whose successor is in use go sooner: `certify.revoke_replaced`.
+    Those whose successor is in use go sooner: `inventory.revoke_replaced`.
     """
     done = []
     for certificate_id in await claims.outlived(tx, now - OVERLAP, limit):
@@ -222,5 +223,5 @@ async def revoke_outlived(tx: Tx, *, now: datetime, limit: int = 500) -> list[Ce
             continue
         found = await certificates.lock(tx, found)
         if found.status is not Status.REVOKED:  # else another process was faster
-            done.append(await certify.revoke(tx, found, now=now, reason=Revocation.SUPERSEDED))
+            done.append(await inventory.revoke(tx, found, now=now, reason=Revocation.SUPERSEDED))
     return done

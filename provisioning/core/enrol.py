@@ -1,19 +1,66 @@
 """A proven claimant gets its device. One verb decides for all vendors whether a device may have a secret."""
 
+import secrets
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Final, Protocol
 
-from provisioning.core import generate
-from provisioning.core.login import NOBODY
+from provisioning.core.generate import HOUSE
+from provisioning.model.credential import DeviceCredential, ProductCredential
 from provisioning.model.events import DeviceAllocated, DeviceRegistered
 from provisioning.model.lifecycle import State, Step, after
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device, Group
+from provisioning.model.spec import Forms
 from provisioning.store import devices, groups
 from provisioning.store.database import Tx
 
+NOBODY: Final = secrets.token_urlsafe(24)
+"""Stands for the secret of what does not exist: the proof is computed all the same, so that time tells nothing."""
 MOST_CANDIDATES: Final = 8
 """How many groups may share a serial number before a claim that names no group is turned down."""
+
+
+class Again(StrEnum):
+    """What a device gets that has connected with its secret, and asks for it again."""
+
+    DENY = "deny"
+    SAME = "same"
+    """The secret that it has."""
+    ROTATE = "rotate"
+    """A new one; its session ends."""
+
+
+class Grant(StrEnum):
+    """What a device may have."""
+
+    CREATE = "create"
+    """Its secret, and it comes to be in the first place."""
+    SECRET = "secret"  # noqa: S105 - a word
+    """The secret that it has."""
+    NEW_SECRET = "new_secret"  # noqa: S105 - a word
+    """Another one in its place."""
+
+
+def may_have_secret(product: ProductCredential, device: DeviceCredential | None, again: Again = Again.DENY) -> Grant:
+    """May a device that has proven its product's secret have its own? Pure. None: the product has no such device.
+
+    Raises:
+        Refusal: ACTIVATION_OFF, DEVICE_UNKNOWN, DISABLED, ACTIVATION_SPENT; in this order.
+    """
+    if not product.dynamic_activation:
+        raise Refusal(Reason.ACTIVATION_OFF)
+    if device is None:
+        if not product.auto_create:
+            raise Refusal(Reason.DEVICE_UNKNOWN)
+        return Grant.CREATE
+    if device.disabled:
+        raise Refusal(Reason.DISABLED)
+    if not device.activated or again is Again.SAME:
+        return Grant.SECRET
+    if again is Again.DENY:
+        raise Refusal(Reason.ACTIVATION_SPENT)
+    return Grant.NEW_SECRET
 
 
 class Proof(Protocol):
@@ -120,22 +167,24 @@ def allocated(device: Device) -> Device:
     return device
 
 
-def outfit(device: Device, product: str, key: str = "", secret: str = "") -> Device:
+def outfit(device: Device, product: str, key: str = "", secret: str = "", forms: Forms = HOUSE) -> Device:
     """The device as allocated in `product`; a key that it has had there before stays its own."""
     reserved = device.key if device.product == product else ""
     return replace(
-        device, state=after(device.state, Step.ALLOCATE), product=product, key=key or reserved or generate.device_key(),
-        secret=secret or generate.secret(), asset=device.asset or generate.asset_id(), activations=0,
+        device, state=after(device.state, Step.ALLOCATE), product=product, key=key or reserved or forms.device_key(),
+        secret=secret or forms.device_secret(), asset=device.asset or forms.asset_id(), activations=0,
     )  # fmt: skip
 
 
-async def allocate(tx: Tx, device: Device, product: str, product_id: int, *, key: str = "", secret: str = "") -> Device:
+async def allocate(
+    tx: Tx, device: Device, product: str, product_id: int, *, key: str = "", secret: str = "", forms: Forms = HOUSE
+) -> Device:
     """Give a registered device its product, key and secret.
 
     Raises:
         Refusal: ILLEGAL_TRANSITION when it is allocated already; from the transaction DUPLICATE when the key is taken.
     """
-    device = outfit(device, product, key, secret)
+    device = outfit(device, product, key, secret, forms)
     await devices.allocate(tx, device, product_id)
     tx.emit(DeviceAllocated(device_id=device.id, identity=device.identity, serial=device.serial))
     return device

@@ -6,8 +6,9 @@ from typing import Final
 
 from provisioning.core import certify, pki
 from provisioning.core.chain import malformed
-from provisioning.core.login import NOBODY
-from provisioning.core.pki import NOWHERE, Request, Urls
+from provisioning.core.enrol import NOBODY
+from provisioning.core.pki import Request
+from provisioning.core.signing import NOWHERE, Urls
 from provisioning.model.certificate import Authority, Certificate, Profile, Status
 from provisioning.model.identity import Identity
 from provisioning.model.lifecycle import State

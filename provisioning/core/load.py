@@ -1,18 +1,19 @@
 """The registry in bulk: what an administrator states is brought about, and repeating it changes nothing."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from typing import TypeVar
 
-from provisioning.core import enrol, generate
+from provisioning.core import enrol
+from provisioning.core.generate import HOUSE, secret
 from provisioning.model.events import DeviceDisabled, DeviceEnabled, DeviceRegistered
 from provisioning.model.lifecycle import State
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device, Group, Product
 from provisioning.model.spec import DeviceSpec, GroupSpec, ProductSpec
-from provisioning.store import devices, groups, products
+from provisioning.store import devices, groups, products, registrations
 from provisioning.store.database import Tx
 
 T = TypeVar("T")
@@ -39,9 +40,11 @@ async def put_product(tx: Tx, spec: ProductSpec) -> tuple[Outcome, Product]:
         raise Refusal(Reason.UNKNOWN, product=spec.key)
     if old is None:
         new = Product(
-            protocol=spec.protocol, key=spec.key, secret=_or(spec.secret, generate.secret()), name=_or(spec.name, ""),
-            dynamic_activation=_or(spec.dynamic_activation, False), auto_create=_or(spec.auto_create, False),
-            certificate_login=_or(spec.certificate_login, False), demo=_or(spec.demo, False),
+            protocol=spec.protocol, key=spec.key, secret=spec.secret or (spec.forms or HOUSE).product_secret(),
+            name=_or(spec.name, ""), dynamic_activation=_or(spec.dynamic_activation, False),
+            auto_create=_or(spec.auto_create, False), certificate_login=_or(spec.certificate_login, False),
+            register_limit=spec.register_limit or None, client_authority=_or(spec.client_authority, ""),
+            demo=_or(spec.demo, False),
         )  # fmt: skip
         return Outcome.CREATED, await products.add(tx, new)
     new = replace(
@@ -49,6 +52,8 @@ async def put_product(tx: Tx, spec: ProductSpec) -> tuple[Outcome, Product]:
         dynamic_activation=_or(spec.dynamic_activation, old.dynamic_activation),
         auto_create=_or(spec.auto_create, old.auto_create),
         certificate_login=_or(spec.certificate_login, old.certificate_login), demo=_or(spec.demo, old.demo),
+        register_limit=_or(spec.register_limit, old.register_limit) or None,
+        client_authority=_or(spec.client_authority, old.client_authority),
     )  # fmt: skip
     if new == old:
         return Outcome.UNCHANGED, old
@@ -66,7 +71,7 @@ async def put_group(tx: Tx, spec: GroupSpec) -> tuple[Outcome, Group]:
     old = await groups.find(tx, spec.protocol, spec.key)
     if old is None:
         new = Group(
-            protocol=spec.protocol, key=spec.key, password=_or(spec.password, generate.secret()),
+            protocol=spec.protocol, key=spec.key, password=_or(spec.password, secret()),
             product=product.key if product else "", product_id=product.id if product else None,
             name=_or(spec.name, ""), auto_register=_or(spec.auto_register, True),
             auto_activation=_or(spec.auto_activation, False), freshness=_or(spec.freshness, 900),
@@ -120,6 +125,8 @@ async def put_devices(tx: Tx, specs: Sequence[DeviceSpec]) -> list[tuple[Outcome
         except Refusal as refusal:
             results.append(refusal)
     added = await devices.add_many(tx, [(new, known.product_id(new), known.group_id(new)) for _, new in fresh])
+    if registered := Counter(known.product_id(device) for device in added if device.self_registered and device.product):
+        await registrations.count(tx, {at: count for at, count in registered.items() if at is not None})
     for (at, _), device in zip(fresh, added, strict=True):
         results[at] = (Outcome.CREATED, device)
         tx.emit(DeviceRegistered(device_id=device.id, identity=device.identity, serial=device.serial))
@@ -136,7 +143,7 @@ async def _change(tx: Tx, known: "_Known", old: Device, spec: DeviceSpec) -> tup
         serial=_or(spec.serial, old.serial), secret=_or(spec.secret, old.secret),
     )  # fmt: skip
     if spec.key and old.state is State.REGISTERED:
-        new = enrol.outfit(new, spec.product or old.product, spec.key, spec.secret or "")
+        new = enrol.outfit(new, spec.product or old.product, spec.key, spec.secret or "", spec.forms or HOUSE)
     if new == old:
         return Outcome.UNCHANGED, old
     if (current := await devices.lock(tx, old)) != old:  # somebody was faster
@@ -217,9 +224,11 @@ class _Known:
         device = Device(
             protocol=spec.protocol, state=State.REGISTERED, group=spec.group or "", serial=spec.serial or "",
             asset=spec.asset or "", name=spec.name or "", name_i18n=spec.name_i18n or {},
-            timezone=spec.timezone or "", disabled=bool(spec.disabled),
+            timezone=spec.timezone or "", disabled=bool(spec.disabled), self_registered=bool(spec.self_registered),
         )  # fmt: skip
-        return enrol.outfit(device, spec.product, spec.key or "", spec.secret or "") if spec.product else device
+        if not spec.product:
+            return device
+        return enrol.outfit(device, spec.product, spec.key or "", spec.secret or "", spec.forms or HOUSE)
 
     def product_id(self, device: Device) -> int | None:
         return self.products[device.product].id if device.product else None

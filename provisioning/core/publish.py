@@ -7,7 +7,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from provisioning.core import certify, pki, revocation
+from provisioning.core import ca, certify, pki, revocation, signing
 from provisioning.model.certificate import Authority, Profile
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.store import authorities, certificates
@@ -26,12 +26,12 @@ async def make_crl(tx: Tx, authority: Authority, *, now: datetime, validity: tim
     Raises:
         Refusal: ILLEGAL_TRANSITION, when the authority has no key here.
     """
-    issuer, _ = await certify.signer(tx, authority)
+    issuer, _ = await ca.signer(tx, authority)
     number = await authorities.next_crl_number(tx, authority)
     entries = await certificates.crl_entries(tx, authority.id, now - CRL_MEMORY)
 
     def build() -> bytes:
-        since = now - pki.BACKDATE  # a client whose clock is a little behind takes it, too
+        since = now - signing.BACKDATE  # a client whose clock is a little behind takes it, too
         return revocation.build_crl(issuer, entries, number=number, this_update=since, next_update=now + validity)
 
     return build() if len(entries) < LARGE_CRL else await asyncio.to_thread(build)
@@ -67,19 +67,19 @@ async def ensure_responder(tx: Tx, authority: Authority, *, now: datetime) -> re
     Raises:
         Refusal: ILLEGAL_TRANSITION, when the authority is not valid now.
     """
-    ends = min(each.not_valid_after_utc for each in certify.path_of(authority))
+    ends = min(each.not_valid_after_utc for each in ca.path_of(authority))
     until = min(now + RESPONDER_RESERVE, ends - timedelta(seconds=1))
     if found := await _responder(tx, authority, now, until):
         return found
     authority = await authorities.lock(tx, authority)
     if found := await _responder(tx, authority, now, until):
         return found
-    issuer, _ = await certify.signer(tx, authority)
+    issuer, _ = await ca.signer(tx, authority)
     key = pki.new_key()
     own_name = x509.NameAttribute(NameOID.COMMON_NAME, f"OCSP responder of {authority}")
     subject = x509.Name([*(a for a in issuer.certificate.subject if a.oid != NameOID.COMMON_NAME), own_name])
     try:
-        leaf = pki.issue(
+        leaf = signing.issue(
             issuer,
             key.public_key(),
             subject,

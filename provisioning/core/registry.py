@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
-from provisioning.core import enrol, generate
+from provisioning.core import enrol
+from provisioning.core.generate import HOUSE
 from provisioning.model.events import DeviceDeleted, DeviceDisabled, DeviceEnabled, DeviceReset
 from provisioning.model.lifecycle import State, Step, after
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device, Group, Product
+from provisioning.model.spec import Forms
 from provisioning.store import devices, groups, products
 from provisioning.store.database import Tx
 
@@ -99,7 +101,7 @@ async def enable(tx: Tx, which: Device) -> None:
     tx.emit(DeviceEnabled(device_id=which.id, identity=which.identity, serial=which.serial))
 
 
-async def reset(tx: Tx, which: Device) -> Device:
+async def reset(tx: Tx, which: Device, forms: Forms = HOUSE) -> Device:
     """Destroy the secret and end the session.
 
     A device that enrols is registered again and gets a new secret by its next enrolment, or by `allocate`. One without
@@ -117,7 +119,7 @@ async def reset(tx: Tx, which: Device) -> Device:
     which = replace(which, state=state, secret="", activations=0, activated_at=None)
     if which.serial:
         return which
-    return await enrol.allocate(tx, which, of.key, of.id)
+    return await enrol.allocate(tx, which, of.key, of.id, forms=forms)
 
 
 async def allocate(tx: Tx, which: Device, into: Product, key: str = "", secret: str = "") -> Device:
@@ -154,12 +156,12 @@ async def reopen_activation(tx: Tx, which: Device) -> None:
     await devices.reopen_activation(tx, which)
 
 
-async def new_secret(tx: Tx, which: Device, secret: str = "") -> Device:
+async def new_secret(tx: Tx, which: Device, secret: str = "", forms: Forms = HOUSE) -> Device:
     """Change the secret in place; the device's session ends.
 
     Raises:
         Refusal: NOT_ALLOCATED.
     """
-    which = replace(enrol.allocated(await devices.lock(tx, which)), secret=secret or generate.secret())
+    which = replace(enrol.allocated(await devices.lock(tx, which)), secret=secret or forms.device_secret())
     await devices.set_secret(tx, which)
     return which

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509 import ocsp
 
-from provisioning.core import pki
+from provisioning.core import pki, signing
 from provisioning.core.chain import UNREADABLE, malformed
 from provisioning.model.certificate import CrlEntry, Revocation, Status
 
@@ -50,7 +50,7 @@ def _flag(reason: Revocation | None) -> x509.ReasonFlags:
 
 
 def build_crl(
-    issuer: pki.Issuer, entries: Iterable[CrlEntry], *, number: int, this_update: datetime, next_update: datetime
+    issuer: signing.Issuer, entries: Iterable[CrlEntry], *, number: int, this_update: datetime, next_update: datetime
 ) -> bytes:
     """A full CRL, version 2, DER. `number` must be greater than that of every CRL before.
 
@@ -62,9 +62,9 @@ def build_crl(
         .last_update(this_update)
         .next_update(next_update)
         .add_extension(x509.CRLNumber(number), critical=False)
-        .add_extension(pki.authority_key_id(issuer.certificate), critical=False)
+        .add_extension(signing.authority_key_id(issuer.certificate), critical=False)
     )
-    return builder.sign(issuer.key, pki.digest_for(issuer.key)).public_bytes(serialization.Encoding.DER)
+    return builder.sign(issuer.key, signing.digest_for(issuer.key)).public_bytes(serialization.Encoding.DER)
 
 
 def _entry(entry: CrlEntry) -> x509.RevokedCertificate:
@@ -218,5 +218,5 @@ def build_ocsp_response(
     )  # fmt: skip
     if request.nonce is not None:
         builder = builder.add_extension(x509.OCSPNonce(request.nonce), critical=False)
-    response = builder.sign(responder.key, pki.digest_for(responder.key))
+    response = builder.sign(responder.key, signing.digest_for(responder.key))
     return response.public_bytes(serialization.Encoding.DER)

@@ -14,6 +14,8 @@ class ProductCredential:
     dynamic_activation: bool
     auto_create: bool
     certificate_login: bool = False
+    client_authority: str = ""
+    """Name of the authority whose certificates its devices may bring along; empty: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,8 @@ class DeviceCredential:
     disabled: bool
     activated: bool
     """It has logged in with its own secret before."""
+    account: str = ""
+    """Of whoever has claimed the device; empty: nobody has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ class DeviceAllocated(Event):
 
 
 class SecretIssued(Event):
-    """A dynamic activation handed the device its secret, or is about to."""
+    """A dynamic activation or a registration handed the device its secret, or is about to."""
 
     kind = "device.secret_issued"
 
@@ -51,6 +51,16 @@ class DeviceReset(Event):
 
 class DeviceDeleted(Event):
     kind = "device.deleted"
+
+
+class DeviceBound(Event):
+    """A gateway speaks for the device from now on."""
+
+    kind = "device.bound"
+
+
+class DeviceUnbound(Event):
+    kind = "device.unbound"
 
 
 @dataclass(frozen=True, kw_only=True)  # with slots there would be two classes of this kind

@@ -20,6 +20,10 @@ class Product:
     """A dynamic activation creates a device that is not registered yet."""
     certificate_login: bool = False
     """Its devices log in over TLS with a certificate of their own, and not without one."""
+    register_limit: int | None = None
+    """The most devices that may register themselves; None: no limit."""
+    client_authority: str = ""
+    """Name of the authority whose certificates its devices may bring along when they register; empty: none."""
     demo: bool = False
     """Loaded from the demo fleet, whose secrets are public."""
     id: int = 0
@@ -71,6 +75,8 @@ class Device:
     disabled: bool = False
     certificate_login: bool = False
     """Of its product."""
+    self_registered: bool = False
+    """It has registered itself with the product's secret, and counts towards the product's limit."""
     activations: int = 0
     """Activation sessions since the last reset."""
     id: int = 0

@@ -21,7 +21,8 @@ SELECT: Final = f"""
     SELECT d.id, d.protocol, d.state, coalesce(p.key, '') AS product, coalesce(d.key, '') AS key, d.secret,
            coalesce(g.key, '') AS "group", coalesce(i.value, '') AS serial, d.asset, d.name, d.name_i18n, d.timezone,
            d.disabled,
-           coalesce(p.certificate_login, false) AS certificate_login, d.activations, d.created_at, d.activated_at,
+           coalesce(p.certificate_login, false) AS certificate_login, d.self_registered, d.activations,
+           d.created_at, d.activated_at,
            coalesce(s.online AND n.seen > now() - interval '{NODE_ALIVE}', false) AS online, s.seen AS last_seen
     FROM device d
     LEFT JOIN product p ON p.id = d.product_id
@@ -83,9 +84,10 @@ ADD_SERIALS: Final = f"""
     SELECT '{SERIAL}', * FROM unnest($1::bigint[], $2::text[], $3::bigint[])
 """
 ADD_MANY: Final = """
-    INSERT INTO device (protocol, product_id, key, secret, group_id, asset, name, name_i18n, timezone, state, disabled)
+    INSERT INTO device (protocol, product_id, key, secret, group_id, asset, name, name_i18n, timezone, state, disabled,
+                        self_registered)
     SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bytea[], $5::bigint[], $6::text[], $7::text[],
-                         $8::jsonb[], $9::text[], $10::text[], $11::boolean[])
+                         $8::jsonb[], $9::text[], $10::text[], $11::boolean[], $12::boolean[])
     RETURNING id
 """
 DELETE_WHERE: Final = """
@@ -224,6 +226,7 @@ async def add_many(tx: Tx, rows: Sequence[tuple[Device, int | None, int | None]]
             d.timezone,
             str(d.state),
             d.disabled,
+            d.self_registered,
         )
         for d, product, group in rows
     ]

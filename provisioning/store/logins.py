@@ -11,12 +11,18 @@ from provisioning.store import devices, products
 from provisioning.store.database import Tx
 from provisioning.store.sealing import SealError
 
+# OFFSET 0 has the planner look up each device by product and key. Left to itself, as long as it has no statistics of a
+# table that is growing, it reads all devices of a product for each name.
 LOOK_UP: Final = """
     SELECT p.id AS product_id, p.secret AS product_secret, p.dynamic_activation, p.auto_create, p.certificate_login,
-           d.id AS device_id, d.secret, d.epoch, d.asset, d.disabled, d.activated_at IS NOT NULL AS activated
+           p.client_authority, d.id AS device_id, d.secret, d.epoch, d.asset, d.disabled,
+           d.activated_at IS NOT NULL AS activated, coalesce(c.account, '') AS account
     FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY w (protocol, product, device, ord)
     LEFT JOIN product p ON p.protocol = w.protocol AND p.key = w.product
-    LEFT JOIN device d ON d.product_id = p.id AND d.key = w.device AND d.secret IS NOT NULL
+    LEFT JOIN LATERAL (
+        SELECT * FROM device WHERE product_id = p.id AND key = w.device AND secret IS NOT NULL OFFSET 0
+    ) d ON true
+    LEFT JOIN claim c ON c.device_id = d.id
     ORDER BY w.ord
 """
 STANDING: Final = "SELECT id, epoch, disabled FROM device WHERE id = ANY($1) AND secret IS NOT NULL"
@@ -44,7 +50,8 @@ CREATE: Final = """
 """
 
 
-def _credential(tx: Tx, identity: Identity, row: asyncpg.Record) -> Credential:
+def credential(tx: Tx, identity: Identity, row: asyncpg.Record) -> Credential:
+    """From a row with the columns of LOOK_UP. Raises: SealError."""
     if row["product_id"] is None:
         return Credential(identity)
     product = ProductCredential(
@@ -53,6 +60,7 @@ def _credential(tx: Tx, identity: Identity, row: asyncpg.Record) -> Credential:
         dynamic_activation=row["dynamic_activation"],
         auto_create=row["auto_create"],
         certificate_login=row["certificate_login"],
+        client_authority=row["client_authority"],
     )
     if row["device_id"] is None:
         return Credential(identity, product)
@@ -63,6 +71,7 @@ def _credential(tx: Tx, identity: Identity, row: asyncpg.Record) -> Credential:
         asset=row["asset"],
         disabled=row["disabled"],
         activated=row["activated"],
+        account=row.get("account") or "",
     )
     return Credential(identity, product, device)
 
@@ -74,7 +83,7 @@ async def look_up(tx: Tx, identities: Sequence[Identity]) -> list[Credential | S
     found: list[Credential | SealError] = []
     for identity, row in zip(identities, rows, strict=True):
         try:
-            found.append(_credential(tx, identity, row))
+            found.append(credential(tx, identity, row))
         except SealError as error:  # one damaged row must not turn away the others
             found.append(error)
     return found

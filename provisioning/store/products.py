@@ -11,8 +11,8 @@ from provisioning.model.registry import Product
 from provisioning.store.database import Tx
 
 COLUMNS: Final = """
-    p.id, p.protocol, p.key, p.secret, p.name, p.dynamic_activation, p.auto_create, p.certificate_login, p.demo,
-    p.created_at
+    p.id, p.protocol, p.key, p.secret, p.name, p.dynamic_activation, p.auto_create, p.certificate_login,
+    p.register_limit, p.client_authority, p.demo, p.created_at
 """
 FIND: Final = f"SELECT {COLUMNS} FROM product p WHERE p.protocol = $1 AND p.key = ANY($2)"
 LIST: Final = f"""
@@ -21,16 +21,17 @@ LIST: Final = f"""
     ORDER BY p.protocol, p.key LIMIT $4
 """
 INSERT: Final = """
-    INSERT INTO product (protocol, key, secret, name, dynamic_activation, auto_create, certificate_login, demo)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id, created_at
+    INSERT INTO product (protocol, key, secret, name, dynamic_activation, auto_create, certificate_login,
+                         register_limit, client_authority, demo)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING id, created_at
 """
 UPDATE: Final = """
     UPDATE product SET secret = $2, name = $3, dynamic_activation = $4, auto_create = $5, certificate_login = $6,
-           demo = $7
+           register_limit = $7, client_authority = $8, demo = $9
     WHERE id = $1
 """
 DELETE: Final = "DELETE FROM product WHERE id = $1"
-DEMO: Final = "SELECT key FROM product WHERE demo ORDER BY key"
+DEMO: Final = "SELECT protocol, key FROM product WHERE demo ORDER BY protocol, key"
 ANY_PRODUCT: Final = "SELECT EXISTS (SELECT FROM product) OR EXISTS (SELECT FROM enrolment_group)"
 
 
@@ -63,7 +64,7 @@ async def add(tx: Tx, product: Product) -> Product:
     sealed = tx.sealer.seal(product.secret, context(product.protocol, product.key))
     row = await tx.db.fetchrow(
         INSERT, product.protocol, product.key, sealed, product.name, product.dynamic_activation, product.auto_create,
-        product.certificate_login, product.demo,
+        product.certificate_login, product.register_limit, product.client_authority, product.demo,
     )  # fmt: skip
     assert row is not None
     return replace(product, id=row["id"], created_at=row["created_at"])
@@ -73,7 +74,7 @@ async def update(tx: Tx, product: Product) -> None:
     sealed = tx.sealer.seal(product.secret, context(product.protocol, product.key))
     await tx.db.execute(
         UPDATE, product.id, sealed, product.name, product.dynamic_activation, product.auto_create,
-        product.certificate_login, product.demo,
+        product.certificate_login, product.register_limit, product.client_authority, product.demo,
     )  # fmt: skip
 
 
@@ -82,9 +83,9 @@ async def delete(tx: Tx, product: Product) -> None:
     await tx.db.execute(DELETE, product.id)
 
 
-async def demo_keys(tx: Tx) -> list[str]:
-    """Keys of the products that were loaded from the demo fleet."""
-    return [row["key"] for row in await tx.db.fetch(DEMO)]
+async def demo_keys(tx: Tx) -> list[tuple[str, str]]:
+    """Protocols and keys of the products that were loaded from the demo fleet."""
+    return [(row["protocol"], row["key"]) for row in await tx.db.fetch(DEMO)]
 
 
 async def registry_is_empty(tx: Tx) -> bool:

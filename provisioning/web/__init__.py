@@ -1,4 +1,4 @@
-"""The HTTP plumbing that all protocols share. It knows no vendor, no SQL and no verb of the core.
+"""The HTTP plumbing that all protocols share. It knows no vendor and no SQL, and calls no verb of the core.
 
     site        a listening socket: header deadline, cap on connections, clean end
     operation   what stands around every HTTP operation: deadline, refusal, one canonical line, metrics

@@ -16,6 +16,8 @@ MAX_DEPTH: Final = 64
 """Arrays and objects within each other."""
 MAX_DIGITS: Final = 64
 """Digits of an integer: converting a long one takes quadratic time."""
+BODY: Final = web.RequestKey("BODY", bytes)
+"""What was read of a request already: who decides whose it is has to look."""
 
 
 async def read_json(request: web.Request, limit: int) -> object:
@@ -35,12 +37,15 @@ async def read_json(request: web.Request, limit: int) -> object:
 
 
 async def read_bytes(request: web.Request, limit: int) -> bytes:
-    """The body of `request` as it is, whatever its media type; otherwise as `read_json`."""
+    """The body of `request` as it is, whatever its media type; otherwise as `read_json`. It can be asked for again."""
+    if BODY in request and len(known := request[BODY]) <= limit:
+        return known
     if any(each.strip().lower() != "identity" for each in request.headers.getall(hdrs.CONTENT_ENCODING, ())):
         raise Refusal(Reason.UNSUPPORTED_MEDIA_TYPE, field=hdrs.CONTENT_ENCODING)
     if (request.content_length or 0) > limit:
         raise Refusal(Reason.TOO_LARGE, field="body", limit=limit)
-    return await _read(request, limit)
+    request[BODY] = body = await _read(request, limit)
+    return body
 
 
 async def _read(request: web.Request, limit: int) -> bytes:

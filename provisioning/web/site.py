@@ -1,16 +1,19 @@
 """A listening socket for one application: takes connections within limits, and ends without cutting off an answer."""
 
 import asyncio
+import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from aiohttp import web
 
-from provisioning import log
+from provisioning import handshake, log
+from provisioning.handshake import Handshake, Terms
 from provisioning.settings import Http
 from provisioning.web.canonical import METRICS
 from provisioning.web.connection import Connection
+from provisioning.web.stray import NAME
 
 BACKLOG: Final = 4_096
 """Connections that the system holds for us; it may have a smaller limit of its own (net.core.somaxconn)."""
@@ -27,12 +30,20 @@ REPORT_INTERVAL: Final = 1.0
 class Site:
     """Serves `app` at `host`:`port`; port 0 means any free port. The application must hold `METRICS`.
 
-    Of `settings` it keeps `max_connections` and `header_timeout`; `request_timeout` is the deadline of writing an
-    answer (the deadline of making one is the operation's).
+    Of `settings` it keeps `max_connections` and `header_timeout`, which a TLS handshake has for itself as well;
+    `request_timeout` is the deadline of writing an answer (the deadline of making one is the operation's).
+    `others`: who is served by something else, by the application protocol that TLS has agreed on (ALPN).
     """
 
     def __init__(
-        self, app: web.Application, *, host: str, port: int, settings: Http, ssl_context: ssl.SSLContext | None = None
+        self,
+        app: web.Application,
+        *,
+        host: str,
+        port: int,
+        settings: Http,
+        ssl_context: ssl.SSLContext | None = None,
+        others: Mapping[str, Callable[[], asyncio.Protocol]] | None = None,
     ) -> None:
         self.metrics = app[METRICS]
         self.header_timeout = settings.header_timeout
@@ -41,8 +52,12 @@ class Site:
         self._host = host
         self._port = port
         self._ssl_context = ssl_context
+        self._others = others or {}
         self._runner = web.AppRunner(app, shutdown_timeout=LAST_CALL)
         self._listener: asyncio.Server | None = None
+        self._bound: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
+        self._shaking: set[Handshake] = set()
         self._open: set[Connection] = set()
         self._stopping = False
         self._emptied = asyncio.Event()
@@ -56,8 +71,8 @@ class Site:
 
     @property
     def connections(self) -> int:
-        """How many connections are open."""
-        return len(self._open)
+        """How many connections are open, those in a TLS handshake among them."""
+        return len(self._open) + len(self._shaking)
 
     async def start(self) -> None:
         """Start the application and listen.
@@ -66,32 +81,40 @@ class Site:
             OSError: the address cannot be listened on.
         """
         await self._runner.setup()
-        loop = asyncio.get_running_loop()
         try:
-            self._listener = await loop.create_server(
-                self._connect,
-                self._host,
-                self._port,
-                backlog=BACKLOG,
-                ssl=self._ssl_context,
-                ssl_handshake_timeout=self.header_timeout if self._ssl_context else None,
-            )
+            sockets = await self._listen()
         except BaseException:
             self._stopping = True
             await self._runner.cleanup()
             raise
-        self._port = self._listener.sockets[0].getsockname()[1]
+        self._port = sockets[0].getsockname()[1]
+
+    async def _listen(self) -> Sequence[socket.socket]:
+        """Raises: OSError."""
+        loop = asyncio.get_running_loop()
+        if self._ssl_context is None:
+            self._listener = await loop.create_server(self._connect, self._host, self._port, backlog=BACKLOG)
+            return self._listener.sockets
+        self._bound = await handshake.bind(self._host, self._port, BACKLOG)
+        terms = Terms(
+            context=self._ssl_context, timeout=self.header_timeout, begin=self._begin, enter=self._enter_handshake,
+            leave=self._leave_handshake, refused=f"http.{NAME}", overload="http.overload",
+        )  # fmt: skip
+        self._accepting = [loop.create_task(handshake.accept(each, terms), name="accept") for each in self._bound]
+        return self._bound
+
+    def _begin(self, agreed: str | None) -> asyncio.Protocol:
+        return self._others.get(agreed or "", self._connect)()
 
     async def stop(self) -> None:
         """Stop listening, let requests in progress end within GRACE seconds, close everything. Safe to repeat."""
         if self._stopping:
             return
         self._stopping = True
-        if self._listener is not None:
-            self._listener.close()
+        await self._stop_listening()
         for connection in tuple(self._open):
             connection.retire()
-        if self._open:
+        if self.connections:
             self._emptied.clear()
             try:
                 async with asyncio.timeout(GRACE):
@@ -108,14 +131,20 @@ class Site:
             self._report.cancel()
             self._say_turned_away()
 
+    async def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        for bound in self._bound:
+            bound.close()
+        for shaking in tuple(self._shaking):
+            shaking.abort()
+
     def enter(self, connection: Connection) -> bool:
         """Whether this connection may stay: its own question when it is made."""
-        if self._stopping:
-            return False
-        if len(self._open) >= self._max_connections:
-            self._turned_away += 1
-            if self._report is None:
-                self._report_overload()
+        if not self._has_room():
             return False
         self._open.add(connection)
         return True
@@ -123,7 +152,30 @@ class Site:
     def leave(self, connection: Connection) -> None:
         """The connection is lost."""
         self._open.discard(connection)
-        if not self._open:
+        self._one_less()
+
+    def _enter_handshake(self, shaking: Handshake) -> bool:
+        if not self._has_room():
+            return False
+        self._shaking.add(shaking)
+        return True
+
+    def _leave_handshake(self, shaking: Handshake) -> None:
+        self._shaking.discard(shaking)
+        self._one_less()
+
+    def _has_room(self) -> bool:
+        if self._stopping:
+            return False
+        if self.connections < self._max_connections:
+            return True
+        self._turned_away += 1
+        if self._report is None:
+            self._report_overload()
+        return False
+
+    def _one_less(self) -> None:
+        if not self.connections:
             self._emptied.set()
 
     def _connect(self) -> Connection:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pytest
@@ -15,7 +15,7 @@ from broker.connection import Connection
 from broker.embedded import EmbeddedBroker
 from broker.listener import Limits, Listener
 from broker.sessions import Sessions
-from provisioning.model.admission import Admission, Rejection, Verdict
+from provisioning.model.admission import UNLIMITED, Admission, Conduct, Rejection, SessionLimits, Verdict
 from provisioning.model.credential import Credential, DeviceCredential, ProductCredential
 from provisioning.model.identity import Identity
 from provisioning.model.mqtt import Connect, Peer
@@ -35,6 +35,8 @@ class Judge:
 
     def __init__(self, **settings: Any) -> None:
         self.enos = Enos(EnosSettings(**settings))
+        self.limits = UNLIMITED
+        self.conduct: Conduct = self.enos
         self.asked = 0
         self.hold: asyncio.Event | None = None
         """Verdicts come when it is set."""
@@ -54,7 +56,8 @@ class Judge:
         device = DeviceCredential(
             id=hash(claim.identity.device), secret="ds1", epoch=1, asset="as1", disabled=False, activated=True
         )
-        return self.enos.admit(claim, Credential(claim.identity, product, device))
+        admission = self.enos.admit(claim, Credential(claim.identity, product, device))
+        return replace(admission, limits=self.limits, conduct=self.conduct)
 
     def admit(self, connect: Connect, _peer: Peer) -> Verdict | asyncio.Task[Verdict]:
         if self.hold is None:
@@ -131,8 +134,10 @@ async def open_door(
     limits: dict[str, Any] | None = None,
     broker: dict[str, Any] | None = None,
     enos: dict[str, Any] | None = None,
+    session: SessionLimits = UNLIMITED,
 ) -> AsyncIterator[Door]:
     judge = Judge(**(enos or {}))
+    judge.limits = session
     behind = EmbeddedBroker(embedded.Limits(**(broker or {})))
     await behind.start()
     sessions = Sessions()

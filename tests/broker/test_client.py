@@ -6,12 +6,16 @@ from typing import Any
 import pytest
 
 from broker import packets
-from broker.client import LAST_PACKET_ID, Client
+from broker.client import Client
 from broker.embedded import EmbeddedBroker, Limits
+from broker.outbox import LAST_PACKET_ID
 from broker.packets import Connack, Puback, Publish, Suback, Unsuback
-from provisioning.model.admission import Admission
+from provisioning.model.admission import Admission, Answer, Rights, SessionLimits
+from provisioning.model.identity import Identity
 from provisioning.model.mqtt import Message
 from provisioning.model.refusal import Reason
+from provisioning.protocols.enos.mqtt import Enos
+from provisioning.settings import Enos as EnosSettings
 from tests.broker.conftest import OpenDoor
 from tests.broker.door import POST, REPORT, SYS, Door, Judge
 from tests.conftest import until
@@ -249,7 +253,7 @@ async def observer(door: Door) -> Any:
 
 
 def seen(door: Door) -> list[Message]:
-    return list(client_of(door)._queue)
+    return list(client_of(door)._outbox._queue)
 
 
 @pytest.mark.usefixtures("observer")
@@ -365,7 +369,7 @@ async def test_what_comes_while_the_device_is_away_waits_in_order(door: Door) ->
             client.send(packets.write_puback(packet.packet_id))
         assert await client.ping() == []
     assert door.broker.queued == 0
-    assert client_of(door)._held_bytes == 0
+    assert client_of(door)._outbox._held_bytes == 0
 
 
 async def test_what_was_not_acknowledged_comes_again_with_dup_and_its_id(door: Door) -> None:
@@ -513,7 +517,7 @@ async def test_packet_ids_wrap_around_and_spare_the_one_of_the_activation(door: 
         await client.subscribe((SYS + "#", 1))
         send(door, SYS + "first")
         assert (await client.read_publish()).packet_id == 1
-        client_of(door)._packet_id = LAST_PACKET_ID - 1
+        client_of(door)._outbox._packet_id = LAST_PACKET_ID - 1
         for expected in (LAST_PACKET_ID, 2, 3):
             send(door, SYS + "x")
             assert (await client.read_publish()).packet_id == expected
@@ -537,7 +541,7 @@ async def test_a_slow_reader_gets_what_fits_and_in_order(opened: OpenDoor) -> No
         client._writer.transport.resume_reading()  # type: ignore[attr-defined]
         for number in range(kept):
             assert (await client.read_publish()).message.topic == f"{SYS}{number}"
-        assert client_of(door)._held_bytes == 0
+        assert client_of(door)._outbox._held_bytes == 0
         assert await client.ping() == []
 
 
@@ -548,7 +552,7 @@ async def test_who_does_not_acknowledge_holds_a_bounded_number_of_bytes(opened: 
         for _ in range(100):
             send(door, SYS + "x", bytes(10_000))
             await client.ping()
-        assert client_of(door)._held_bytes <= 100_000
+        assert client_of(door)._outbox._held_bytes <= 100_000
         assert door.broker.dropped == 90
         async with door.device("dk2") as other:
             await other.subscribe(("/sys/pk1/dk2/#", 1))
@@ -599,6 +603,10 @@ class Link:
         self.sent.append(packet_id)
         return True
 
+    def hold(self) -> None: ...
+
+    def release(self) -> None: ...
+
     def close(self, _reason: str, *, code: int | None = 0x80) -> None:
         raise AssertionError(code)
 
@@ -629,3 +637,146 @@ async def test_wildcards_are_capped_apart(opened: OpenDoor) -> None:
         client.send(packets.write_unsubscribe(3, [names[0]], 4))
         assert isinstance(await client.read(), packets.Unsuback)
         assert await client.subscribe((names[3], 0)) == (0,)
+
+
+# --- what a protocol asks for ---
+
+
+class Slow(Enos):
+    """Answers each message when the test lets it, by what the test says."""
+
+    def __init__(self) -> None:
+        super().__init__(EnosSettings())
+        self.asked: list[bytes] = []
+        self.answers: asyncio.Queue[Answer | Exception] = asyncio.Queue()
+
+    def on_message(self, identity: Identity, message: Message) -> Any:  # noqa: ARG002
+        self.asked.append(message.payload)
+        return self._answer()
+
+    async def _answer(self) -> Answer:
+        answer = await self.answers.get()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def on_forbidden(self, identity: Identity, message: Message) -> Answer:  # noqa: ARG002
+        return Answer(close=True)
+
+
+@pytest.fixture
+def slow(door: Door) -> Slow:
+    door.judge.conduct = conduct = Slow()
+    return conduct
+
+
+def reply(payload: bytes) -> Answer:
+    return Answer(reply=Message(SYS + "reply", payload))
+
+
+async def test_an_answer_that_takes_its_time_holds_up_what_comes_behind(door: Door, slow: Slow) -> None:
+    async with door.device() as client:
+        for number in range(5):
+            client.publish(SYS + "x", b"%d" % number, qos=1, packet_id=number + 1)
+        client.send(packets.PINGREQ)
+        for number in range(5):
+            assert await client.read() == Puback(number + 1)
+            assert slow.asked == [b"%d" % each for each in range(number + 1)], "one at a time"
+            slow.answers.put_nowait(reply(b"%d" % number))
+            assert (await client.read_publish()).message.payload == b"%d" % number
+        assert isinstance(await client.read(), packets.Pingresp)
+
+
+async def test_an_answer_for_nobody_is_dropped(door: Door, slow: Slow) -> None:
+    async with door.device() as older:
+        older.publish(SYS + "x", b"1")
+        await until(lambda: slow.asked, "the message")
+        async with door.device() as newer:
+            assert await older.read() is None
+            slow.answers.put_nowait(reply(b"late"))
+            await until(lambda: not door.broker._work, "the answer")
+            assert await newer.ping() == []
+
+
+async def test_an_answer_that_fails_is_a_line_and_the_session_goes_on(door: Door, slow: Slow) -> None:
+    async with door.device() as client:
+        slow.answers.put_nowait(ZeroDivisionError("by accident"))
+        client.publish(SYS + "x", b"1")
+        assert await client.ping() == []
+    (line,) = door.logged("mqtt.message")
+    assert (line["outcome"], line["reason"], line["device"]) == ("failed", "internal", "dk1")
+
+
+async def test_a_device_that_waits_for_an_answer_is_alive(door: Door, slow: Slow) -> None:
+    async with door.device(keepalive=1) as client:
+        client.publish(SYS + "x", b"1")
+        await until(lambda: slow.asked, "the message")
+        (connection,) = door.connections
+        far = asyncio.get_running_loop().time() + 1_000
+        assert connection.expired(far) is not None
+        slow.answers.put_nowait(reply(b"1"))
+        await client.read_publish()
+        assert connection.expired(far) is None, "it counts again"
+        assert await client.read() is None
+
+
+async def test_the_broker_waits_for_answers_when_it_stops(door: Door, slow: Slow) -> None:
+    async with door.device() as client:
+        client.publish(SYS + "x", b"1")
+        await until(lambda: slow.asked, "the message")
+        (work,) = door.broker._work
+        stopping = asyncio.create_task(door.broker.shutdown())
+        slow.answers.put_nowait(reply(b"1"))
+        await stopping
+        assert work.done()
+        assert not work.cancelled()
+    await door.broker.start()  # it stops once more with the test
+
+
+async def test_rights_may_change(door: Door, slow: Slow) -> None:
+    def only(*prefixes: str) -> Answer:
+        return Answer(rights=lambda _before: Rights(prefixes))
+
+    async with door.device() as client, door.device("dk2") as other:
+        assert await client.subscribe((SYS + "a/#", 1), (SYS + "b", 1), ("/more/x", 1)) == (1, 1, 0x80)
+        slow.answers.put_nowait(only(SYS + "a/", SYS + "x", "/more/"))
+        client.publish(SYS + "x", b"1")
+        assert await client.ping() == []
+        assert await client.subscribe(("/more/x", 0)) == (0,)
+        assert sorted(client_of(door).filters) == ["/more/x", SYS + "a/#"]
+        assert door.broker._subscriptions.keys() == {"/more/x", SYS + "a/#"}
+        for topic in (SYS + "a/1", SYS + "b", "/more/x"):
+            send(door, topic)
+        assert {packet.message.topic for packet in await client.ping() if isinstance(packet, Publish)} == {
+            SYS + "a/1", "/more/x",
+        }  # fmt: skip
+        assert await other.ping() == []
+
+
+@pytest.mark.parametrize("level", [4, 5])
+async def test_a_refusal_that_ends_the_session_acknowledges_nothing(door: Door, slow: Slow, level: int) -> None:
+    async with door.device(level=level) as client:
+        client.publish("/no", b"1", qos=1)
+        assert await client.read() == (packets.Disconnect(0x87) if level == 5 else None)
+    await until(lambda: door.logged("mqtt.disconnect"), "the line")
+    assert door.logged("mqtt.disconnect")[0]["reason"] == "forbidden_publish"
+    assert slow.asked == []
+
+
+async def test_the_filters_of_one_subscribe(opened: OpenDoor) -> None:
+    door = await opened(session=SessionLimits(filters=2))
+    async with door.device() as client:
+        assert await client.subscribe((SYS + "a", 1), (SYS + "b", 0), (SYS + "c", 1)) == (1, 0, 0x80)
+        assert await client.subscribe((SYS + "c", 1)) == (1,)
+
+
+async def test_wills_and_retained_messages_that_a_protocol_does_not_have(opened: OpenDoor) -> None:
+    door = await opened(session=SessionLimits(wills=False, retained=False))
+    async with door.device("dk1", will=Message(SYS + "will", b"1", retain=True)) as client:
+        assert door.broker.queued == 0
+        assert not door.broker._sessions, "a will that is ignored needs no place in the broker"
+        await client.subscribe((SYS + "#", 1))
+        client.publish(SYS + "x", b"1", retain=True)
+        assert await client.read_publish()
+    await until(lambda: not door.connections, "the device to be gone")
+    assert not door.broker.retained

@@ -9,6 +9,7 @@ import pytest
 from broker import packets
 from broker.connection import WRITE_BUFFER
 from broker.packets import Connack, Disconnect, Pingresp, Puback, Suback
+from provisioning.model.admission import SessionLimits
 from provisioning.model.mqtt import Connect, Message
 from provisioning.model.refusal import Reason
 from tests.broker.conftest import OpenDoor
@@ -523,3 +524,82 @@ async def test_disconnect_is_not_answered(door: Door) -> None:
     async with door.device(level=5) as client:
         client.send(packets.write_disconnect(4, level=5))
         assert await client.read() is None
+
+
+# --- the pace of a protocol ---
+
+
+class Clock:
+    """The loop, but for time: it stands still until the test lets it pass."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.now = loop.time()
+        self.due: list[tuple[float, Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, delay: float, callback: Any) -> None:
+        self.due.append((self.now + delay, callback))
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+        ready = [callback for at, callback in self.due if at <= self.now]
+        self.due = [(at, callback) for at, callback in self.due if at > self.now]
+        for callback in ready:
+            callback()
+
+
+async def test_what_a_device_sends_too_fast_is_not_read_before_its_time(opened: OpenDoor) -> None:
+    door = await opened(session=SessionLimits(up=3))
+    async with door.device() as client:
+        clock = door.listener.loop = Clock(door.listener.loop)  # type: ignore[assignment]
+        (connection,) = door.connections
+        for number in range(8):
+            client.publish(SYS + "x", b"1", qos=1, packet_id=number + 1)
+        client.send(packets.PINGREQ)
+        for begin, end in ((0, 3), (3, 6), (6, 8)):
+            assert [await client.read() for _ in range(begin, end)] == [Puback(each + 1) for each in range(begin, end)]
+            assert connection._transport is not None
+            await until(lambda: connection._resting == (end < 8), "the device to be held up")  # noqa: B023
+            assert door.listener.totals.received == end
+            clock.passes(0.999)
+            assert door.listener.totals.received == end
+            clock.passes(0.001)
+        assert isinstance(await client.read(), Pingresp)
+
+
+async def test_a_device_that_is_held_up_is_alive(opened: OpenDoor) -> None:
+    """What it has sent to show that it lives waits behind its messages."""
+    door = await opened(session=SessionLimits(up=1))
+    async with door.device(keepalive=1) as client:
+        clock = door.listener.loop = Clock(door.listener.loop)  # type: ignore[assignment]
+        (connection,) = door.connections
+        for number in range(4):
+            client.publish(SYS + "x", b"1", qos=1, packet_id=number + 1)
+        for number in range(4):
+            assert await client.read() == Puback(number + 1)
+            assert connection.expired(clock.now + 1.5) is not None
+            clock.passes(1)
+        assert connection.expired(clock.now + 1.4) is not None
+        assert connection.expired(clock.now + 1.5) is None
+        assert await client.read() is None
+
+
+async def test_a_device_may_go_while_it_is_held_up(opened: OpenDoor) -> None:
+    door = await opened(session=SessionLimits(up=1))
+    async with door.device() as client:
+        clock = door.listener.loop = Clock(door.listener.loop)  # type: ignore[assignment]
+        client.publish(SYS + "x", b"1", qos=1)
+        client.publish(SYS + "x", b"2", qos=1)
+        assert await client.read() == Puback(7)
+        await until(lambda: clock.due, "the device to be held up")
+        (connection,) = door.connections
+        connection.abort()
+    await gone(door)
+    clock.passes(1)
+    assert door.listener.totals.received == 1

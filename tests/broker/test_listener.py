@@ -13,7 +13,7 @@ from provisioning.model.mqtt import Message
 from tests.broker.conftest import OpenDoor
 from tests.broker.door import SYS, Door
 from tests.conftest import until
-from tests.devices import Raw
+from tests.devices import Raw, raw
 
 pytestmark = pytest.mark.server
 
@@ -139,3 +139,20 @@ async def test_totals(door: Door) -> None:
         client.publish(SYS + "x", b"1")
         assert isinstance(await client.read(), Publish)
     assert (door.listener.totals.received, door.listener.totals.sent) == (1, 1)
+
+
+async def test_further_addresses_share_the_limits(opened: OpenDoor) -> None:
+    door = await opened(limits={"max_connections": 2})
+    await door.listener.start("127.0.0.1", 0)
+    first, second = door.listener.ports
+    assert (first, first != second) == (door.port, True)
+    async with raw(first) as one, raw(second) as other:
+        for client, key in ((one, "dk1"), (other, "dk2")):
+            assert (await client.login(Door.connect(key))).code == 0
+        async with raw(second) as third:
+            assert await third.read() is None
+    await gone(door)
+    await door.listener.stop()
+    for port in (first, second):
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)

@@ -16,6 +16,7 @@ from broker import packets
 from broker.packets import Puback, Publish
 from broker.plugin import ADMISSION, OWNER, UNACKNOWLEDGED, Admitted, SessionRights, admission_of, connect_of
 from provisioning.model.mqtt import Connect, Message
+from tests import tencent
 from tests.broker.door import POST, PUSH, SYS, Door, Judge
 from tests.conftest import settings_for, until
 from tests.devices import PRODUCT, connect, login, raw
@@ -307,6 +308,7 @@ async def test_the_registry_behind_a_stock_broker(
     from provisioning.core.importing import import_rows
     from provisioning.opening import registry
     from provisioning.protocols.enos import rows
+    from provisioning.protocols.tencent import rows as tencent_rows
 
     settings = settings_for(database_url, enos={"push_delay": 0.1})
     monkeypatch.setattr(app, "load", lambda: settings)
@@ -314,7 +316,9 @@ async def test_the_registry_behind_a_stock_broker(
         import json
 
         new = {"type": "device", "protocol": "enos", "productKey": "pk1", "deviceKey": "dk1"}
-        await import_rows(database, [json.dumps(PRODUCT), json.dumps(new)], {"enos": rows.read_row})
+        every = [PRODUCT, new, *tencent.ROWS]
+        readers = {"enos": rows.read_row, "tencent": tencent_rows.read_row}
+        assert not (await import_rows(database, map(json.dumps, every), readers)).failed
     async with stock(open="provisioning.app:admissions") as (_, port), raw(port) as client:
         assert (await client.login(Door.connect(mode="3"))).code == 0
         pushed = await client.read_publish()
@@ -323,3 +327,10 @@ async def test_the_registry_behind_a_stock_broker(
         async with raw(port) as again:
             assert (await again.login(connect(login(secret=secret)))).code == 0
         assert await refused(port, connect(login(secret="guessed")))
+        assert await refused(port, tencent.connect(secret=tencent.psk("wrong")))
+        async with raw(port) as other:
+            will = Message(f"{tencent.KEYS}/d1/data", b"gone")
+            assert (await other.login(tencent.connect(will=will))).code == 0
+            assert await other.subscribe((f"{tencent.KEYS}/d1/control", 1)) == (1,)
+            assert await other.subscribe((f"{tencent.KEYS}/d2/control", 1), packet_id=2) == (0x80,)
+        assert await refused(port, tencent.connect()), "too soon"

@@ -1,6 +1,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,8 +10,11 @@ import structlog
 from provisioning.admission import Admissions
 from provisioning.core.activate import LoginWrites
 from provisioning.core.blocking import Blocker
+from provisioning.core.login import LoginClaim
 from provisioning.metrics import Metrics
-from provisioning.model.admission import Admission, Rejection, Verdict
+from provisioning.model.admission import Admission, Rejection, SessionLimits, Verdict
+from provisioning.model.credential import Credential
+from provisioning.model.identity import Identity
 from provisioning.model.lifecycle import State
 from provisioning.model.mqtt import Connect, Peer
 from provisioning.model.refusal import Reason
@@ -62,8 +66,9 @@ class House:
         blocker = Blocker(refusals=4, window=120, duration=300, clock=clock)
         holdings = Holdings(database, size=100)
         self.admissions = Admissions(
-            (self.protocol,), self.credentials, holdings, self.writes, blocker=blocker, metrics=self.metrics
-        )
+            (self.protocol,), self.credentials, holdings, self.writes, blocker=blocker, metrics=self.metrics,
+            clock=clock,
+        )  # fmt: skip
         self.credentials.serve()
 
     def decide(self, wanted: Connect, peer: Peer = HERE) -> Verdict | asyncio.Task[Verdict]:
@@ -337,3 +342,29 @@ async def test_what_cannot_be_written_after_an_acknowledgement_is_told(
     strict.admissions.acknowledged(verdict)
     await strict.admissions.close()
     assert (lines[-1]["event"], lines[-1]["outcome"]) == ("mqtt.activate", "failed")
+
+
+# --- the interval of a protocol ---
+
+
+class Patient(Enos):
+    """Lets a device in once in a minute."""
+
+    def admit(self, claim: LoginClaim, credential: Credential) -> Admission:
+        return replace(super().admit(claim, credential), limits=SessionLimits(interval=60.0))
+
+
+async def test_a_device_that_comes_again_too_soon(house: House, clock: Clock, lines: list[Any]) -> None:
+    """Whether it is answered from the cache or not; it is not blocked for that."""
+    house.admissions._protocols = (Patient(EnosSettings()),)
+    assert await house.code(connect(login(secret="wrong"))) == 4
+    assert await house.code(STATIC) == 0
+    for _ in range(5):
+        assert await house.code(STATIC) == 5
+    assert await house.code(STATIC, Peer("192.0.2.2", 1)) == 5, "the device counts, not its address"
+    assert (lines[-1]["reason"], lines[-1]["seconds"], lines[-1]["outcome"]) == ("rate_limited", 60.0, "refused")
+    assert await house.code(connect(login(product="off"))) == 0
+    clock.now += 60
+    assert await house.code(STATIC) == 0
+    house.credentials.forget(Identity("enos", "pk1", "dk1"))
+    assert await house.code(STATIC) == 5

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import signal
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -76,6 +77,22 @@ async def two(serve: Serve) -> tuple[Running, Running]:
     one, other = await serve(), await serve()
     await load_rows(one, PRODUCT, GROUP, DEVICE)
     return one, other
+
+
+async def test_further_ports(serve: Serve) -> None:
+    """The same listener behind each: TLS is spoken where its main port speaks it."""
+    running = await serve(mqtt={"more_ports": [0]}, mqtts={"more_ports": [0, 0]})
+    await load_rows(running, PRODUCT, DEVICE)
+    assert running.ports["mqtt"] == running.mqtt.port
+    more = running.more_ports
+    assert (len(more["mqtt_more"]), len(more["mqtts_more"])) == (1, 2)
+    assert await code(more["mqtt_more"][0], login()) == 0
+    for port in more["mqtts_more"]:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        assert (await Raw(reader, writer).login(connect(login()))).code == 5, "its product has no certificates"
+        writer.transport.abort()
 
 
 # --- what is changed through one bites in the other ---
@@ -248,6 +265,10 @@ async def test_what_it_does_not_start_with_is_told_in_one_line(
         ),
         ({"database": {"url": "postgresql://u:gehe/im@h/d"}}, "database: the URL is not of the form"),
         ({"mqtt": {"port": running.mqtt.port}}, f"mqtt: cannot listen on 127.0.0.1:{running.mqtt.port}: "),
+        (
+            {"mqtts": {"more_ports": [running.mqtts.port]}},
+            f"mqtts: cannot listen on 127.0.0.1:{running.mqtts.port}: .*GATEHOUSE_MQTTS__MORE_PORTS",
+        ),
         ({"http": {"port": running.http.port}}, f"http: cannot listen on 127.0.0.1:{running.http.port}: "),
         ({"demo": str(file)}, "demo: .*line 1: the line is not JSON"),
         ({"demo": "/nowhere"}, "demo: cannot read /nowhere"),
@@ -280,7 +301,7 @@ async def test_the_demo_fleet_does_not_leave_this_machine(database_url: str, dat
         assert await code(running.mqtt.port, login()) == 0
     for section in ("mqtt", "http"):
         with pytest.raises(
-            StartError, match=rf"{section}.host would leave .* `gatehouse product delete pk1 --cascade`"
+            StartError, match=rf"{section}.host would leave .* `gatehouse product delete pk1 --protocol enos --cascade`"
         ):
             async with gatehouse(settings_for(database_url, **{section: {"host": "0.0.0.0"}})):
                 pytest.fail("it listens")
@@ -350,19 +371,6 @@ def test_endpoints_are_those_configured_or_those_listened_on() -> None:
         endpoints = Endpoints()
         app._tell_endpoints(endpoints, settings_for("unused", **overrides), 1)
         assert (endpoints.murl("asked"), endpoints.hurl("asked")) == (murl, hurl)
-
-
-async def test_old_events_go(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    await load_rows(service, PRODUCT, DEVICE)
-    await execute(service.database, "UPDATE event SET at = now() - interval '31 days'")
-    pruning = asyncio.create_task(app._prune(service.database, 30))
-
-    async def none_left() -> bool:
-        async with service.database.read() as tx:
-            return await events.page(tx) == []
-
-    await until(none_left, "the pruning")
-    await app._cancel(pruning)
 
 
 # --- a process of its own ---

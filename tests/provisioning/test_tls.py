@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from cryptography.x509.oid import NameOID
 
 from broker import packets
 from provisioning.app import Running
-from provisioning.core import certify, pki, registry
+from provisioning.core import ca, certify, inventory, pki, registry, signing
 from provisioning.model.certificate import Authority, Certificate
+from provisioning.opening import StartError
 from provisioning.store import certificates
+from tests import peers
 from tests.conftest import Serve, load_rows, until
 from tests.devices import Raw, bootstrap_body, connect, device, get_conn_proof, login, raw
 from tests.openssl import run
@@ -47,24 +50,21 @@ def row(key: str, product: str = "pk1") -> dict[str, object]:
 class Fleet:
     """A service with devices, and their certificates as files."""
 
-    def __init__(self, service: Running, directory: Path) -> None:
+    def __init__(self, service: Running, directory: Path, *, port: int | None = None) -> None:
         self.service = service
         self.directory = directory
-
-    @property
-    def port(self) -> int:
-        return self.service.mqtts.port
+        self.port = port or service.mqtts.port
 
     async def authority(self) -> Authority:
         async with self.service.database.read() as tx:
-            return await certify.default_authority(tx)
+            return await ca.default(tx)
 
     async def issue(self, key: str = "dk1", product: str = "pk1", **more: Any) -> Certificate:
         """A certificate for a device; its files are named after it."""
         now = more.pop("now", datetime.now(UTC))
         async with self.service.database.begin() as tx:
             owner = await registry.device(tx, "enos", product, key)
-            authority = await certify.default_authority(tx)
+            authority = await ca.default(tx)
             made = await certify.issue_with_key(
                 tx, authority, pki.new_key(), pki.make_subject(key), now=now, days=more.pop("days", 30), device=owner
             )
@@ -167,7 +167,7 @@ async def test_dynamic_activation_over_tls(fleet: Fleet) -> None:
         assert (await client.login(connect(wanted))).code == 5, "nobody gets another device's secret by his certificate"
 
 
-@pytest.mark.parametrize("verb", [certify.revoke, certify.hold])
+@pytest.mark.parametrize("verb", [inventory.revoke, inventory.hold])
 async def test_revocation_ends_the_session_and_refuses_the_next(fleet: Fleet, verb: Callable[..., Any]) -> None:
     certificate = await fleet.issue()
     async with fleet.client() as client:
@@ -176,11 +176,11 @@ async def test_revocation_ends_the_session_and_refuses_the_next(fleet: Fleet, ve
             await verb(tx, certificate, now=datetime.now(UTC))
         assert await client.is_closed(1.0), "the session outlives its certificate by more than a second"
     assert await fleet.code() == 5
-    if verb is certify.hold:
+    if verb is inventory.hold:
         async with fleet.service.database.begin() as tx:
             held = await certificates.by_id(tx, certificate.id)
             assert held is not None
-            await certify.release(tx, held, now=datetime.now(UTC))
+            await inventory.release(tx, held, now=datetime.now(UTC))
         await until(lambda: _is_let_in(fleet), "the released certificate to be taken again")
 
 
@@ -194,7 +194,7 @@ async def test_revocation_in_one_process_bites_in_another(fleet: Fleet, serve: S
     async with fleet.client() as client:
         assert (await client.login(connect(login("dk1", "secret-dk1")))).code == 0
         async with other.database.begin() as tx:
-            await certify.revoke(tx, certificate, now=datetime.now(UTC))
+            await inventory.revoke(tx, certificate, now=datetime.now(UTC))
         assert await client.is_closed(1.0)
 
 
@@ -204,7 +204,7 @@ async def test_a_revocation_that_nobody_reported_bites_when_reports_are_back(fle
         assert (await client.login(connect(login("dk1", "secret-dk1")))).code == 0
         async with fleet.service.database.begin() as tx:
             await tx.db.execute("ALTER TABLE certificate DISABLE TRIGGER certificate_changed")
-            await certify.revoke(tx, certificate, now=datetime.now(UTC))
+            await inventory.revoke(tx, certificate, now=datetime.now(UTC))
             await tx.db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
         assert await client.is_closed(5.0)
 
@@ -214,13 +214,13 @@ async def test_a_distrusted_authority_is_no_longer_enough(fleet: Fleet) -> None:
     old = await fleet.authority()
     context = await fleet.context()
     async with fleet.service.database.begin() as tx:
-        await certify.rotate(tx, old, pki.new_key(), now=datetime.now(UTC))
+        await ca.rotate(tx, old, pki.new_key(), now=datetime.now(UTC))
     reader, writer = await asyncio.open_connection("127.0.0.1", fleet.port, ssl=context, server_hostname="localhost")
     del reader
     writer.close()  # a rotation strands nobody: who trusts the old authority still trusts the server
     async with fleet.service.database.begin() as tx:
-        found = await certify.authority(tx, old.name, old.generation)
-        await certify.distrust(tx, found, now=datetime.now(UTC))
+        found = await ca.find(tx, old.name, old.generation)
+        await ca.distrust(tx, found, now=datetime.now(UTC))
 
     async def refused() -> bool:
         reader, writer = await asyncio.open_connection(
@@ -240,7 +240,9 @@ def _without_check(context: ssl.SSLContext) -> ssl.SSLContext:
     return context
 
 
-def _signed(cn: str, issuer: pki.Issuer | None = None, *, not_before: datetime, not_after: datetime) -> tuple[str, str]:
+def _signed(
+    cn: str, issuer: signing.Issuer | None = None, *, not_before: datetime, not_after: datetime
+) -> tuple[str, str]:
     """A certificate and its key, self-signed without an issuer."""
     key = pki.new_key()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, cn)])
@@ -256,7 +258,7 @@ async def test_bad_certificates_end_in_the_handshake(fleet: Fleet, lines: Callab
     now = datetime.now(UTC)
     fleet.write("stranger", *_signed("dk1", not_before=now - timedelta(1), not_after=now + timedelta(1)))
     async with fleet.service.database.read() as tx:
-        issuer, _ = await certify.signer(tx, await fleet.authority())
+        issuer, _ = await ca.signer(tx, await fleet.authority())
     fleet.write("expired", *_signed("dk1", issuer, not_before=now - timedelta(9), not_after=now - timedelta(1)))
     for name in (None, "stranger", "expired"):
         await fleet.refused(name)
@@ -264,6 +266,25 @@ async def test_bad_certificates_end_in_the_handshake(fleet: Fleet, lines: Callab
     told = {line["tls"] for line in lines("mqtt.login", reason="tls")}
     assert told == {"peer did not return a certificate", "certificate: self-signed certificate",
                     "certificate: certificate has expired"}  # fmt: skip
+
+
+async def test_a_further_port_leaves_it_to_the_protocol_who_may_do_without(
+    serve: Serve, tmp_path: Path, lines: Callable[..., list[Any]]
+) -> None:
+    """EnOS has none."""
+    service = await serve(mqtts={"more_ports": [0]})
+    await load_rows(service, PRODUCT, OTHER, row("dk1"), row("dk3", "pk2"))
+    fleet = Fleet(service, tmp_path, port=service.more_ports["mqtts_more"][0])
+    for credentials, code, reason in (
+        (login("dk1", "secret-dk1"), 5, "certificate_required"),
+        (login("dk3", "secret-dk3", product="pk2"), 5, "certificate_required"),
+        (login("dk1", "wrong"), 4, "not_proven"),
+    ):
+        async with fleet.client(None) as client:
+            assert (await client.login(connect(credentials))).code == code
+            assert await client.is_closed()
+        assert lines("mqtt.login")[-1]["reason"] == reason
+    await fleet.refused(None)  # and who says something else is not answered at all
 
 
 async def test_what_is_no_handshake(fleet: Fleet, lines: Callable[..., list[Any]]) -> None:
@@ -392,6 +413,106 @@ def _is(what: Callable[[], str], expected: str) -> bool:
     return what() == expected
 
 
+async def test_a_certificate_that_comes_before_its_key_disturbs_nobody(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: Callable[..., list[Any]]
+) -> None:
+    monkeypatch.setattr("provisioning.tls.LOOK_AGAIN", 0.02)
+    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    files = {"certificate": str(certificate), "key": str(key)}
+    first, second = (peers.leaf(name, "gw.example") for name in ("first", "second"))
+    certificate.write_bytes(first.pem)
+    key.write_text(pki.write_key(first.key))
+    service = await serve(tls=files | {"hosts": [files]})
+    certificate.write_bytes(second.pem)
+    await until(lambda: lines("tls.load", outcome="failed", certificate=str(certificate)), "the look at the files")
+    for port in (service.https.port, service.mqtts.port):
+        for name in (None, "gw.example"):
+            assert await asyncio.to_thread(peers.shown, port, name) == "first"
+    key.write_text(pki.write_key(second.key))
+    await until(lambda: lines("tls.loaded"), "the new certificate")
+    for name in (None, "gw.example"):
+        assert await asyncio.to_thread(peers.shown, service.https.port, name) == "second"
+
+
+async def test_hosts_have_certificates_of_their_own_on_both_listeners(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: Callable[..., list[Any]]
+) -> None:
+    monkeypatch.setattr("provisioning.tls.LOOK_AGAIN", 0.02)
+    one, two = tmp_path / "one.pem", tmp_path / "two.pem"
+    peers.write(one, peers.leaf("one", "one.example"))
+    peers.write(two, peers.leaf("two", "*.two.example"))
+    service = await serve(tls={"hosts": [{"certificate": str(one)}, {"certificate": str(two), "key": str(two)}]})
+    await load_rows(service, PRODUCT, row("dk1"))
+    fleet = Fleet(service, tmp_path)
+    await fleet.issue()
+
+    async def shown(name: str | None) -> set[str]:
+        return {await asyncio.to_thread(peers.shown, port, name) for port in (fleet.port, service.https.port)}
+
+    assert await shown("one.example") == {"one"}
+    assert await shown("a.two.example") == {"two"}
+    assert await shown("gw.example") == await shown(None) == {"localhost"}
+    code, said = await asyncio.to_thread(
+        run, "s_client", "-connect", f"127.0.0.1:{fleet.port}", "-servername", "a.two.example", "-tls1_2",
+        "-cert", tmp_path / "dk1.pem", "-key", tmp_path / "dk1.key",
+    )  # fmt: skip
+    assert (code, "CN = two" in said) == (0, True), said
+
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", fleet.port, ssl=_without_check(await fleet.context()), server_hostname="one.example"
+    )
+    assert (await Raw(reader, writer).login(connect(login("dk1", "secret-dk1")))).code == 0, "the usual rules hold"
+    writer.transport.abort()
+    peers.write(tmp_path / "stranger.pem", peers.leaf("dk1"))
+    with suppress(ssl.SSLError, ConnectionError):
+        context = _without_check(peers.client(tmp_path / "stranger.pem"))
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", fleet.port, ssl=context, server_hostname="one.example"
+        )
+        assert await reader.read() == b"", "another authority's certificate, whoever is asked for"
+    await until(lambda: lines("mqtt.login", reason="tls"), "its line")
+
+    one.write_text("not a certificate")
+    peers.write(two, peers.leaf("new", "new.example"))
+    await until(lambda: lines("tls.loaded", certificate=str(two)), "the new file of one")
+    await until(lambda: lines("tls.load", outcome="failed", certificate=str(one)), "the bad file of the other")
+    assert await shown("one.example") == {"one"}, "a bad file changes nothing"
+    assert await shown("new.example") == {"new"}
+    assert await shown("a.two.example") == {"localhost"}, "a name that is no longer in the file"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "why"), [((), "has no host name by which it could be chosen"), (None, "No such file")]
+)
+async def test_a_host_whose_files_cannot_be_used_stops_the_start(
+    serve: Serve, tmp_path: Path, hosts: tuple[str, ...] | None, why: str
+) -> None:
+    path = tmp_path / "host.pem"
+    if hosts is not None:
+        peers.write(path, peers.leaf("host", *hosts))
+    with pytest.raises(StartError, match=f"tls: cannot use {path} with {path}: .*{why}"):
+        await serve(tls={"hosts": [{"certificate": str(path)}]})
+
+
+async def test_what_is_no_handshake_with_https_leaves_a_line(
+    serve: Serve, tmp_path: Path, lines: Callable[..., list[Any]]
+) -> None:
+    peers.write(tmp_path / "host.pem", peers.leaf("host", "one.example"))
+    service = await serve(http={"header_timeout": 0.3}, tls={"hosts": [{"certificate": str(tmp_path / "host.pem")}]})
+    for first, why in (
+        (b"GET / HTTP/1.1\r\n\r\n", "http request"), (b"", "timeout"),
+        (peers.hello(b"x\xff"), "server name is not ASCII"),
+    ):  # fmt: skip
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.https.port)
+        writer.write(first)
+        async with asyncio.timeout(5):
+            with suppress(ConnectionError):
+                await reader.read()
+        writer.close()
+        await until(partial(lines, "http.request", reason="tls", tls=why), f"the line: {why}")
+    assert service.https.connections == 0
+
+
 async def test_the_servers_own_certificate_is_kept_and_renewed(serve: Serve, tmp_path: Path) -> None:
     first = await serve(data_dir=str(tmp_path))
     path = tmp_path / "tls" / "server.pem"
@@ -400,11 +521,9 @@ async def test_the_servers_own_certificate_is_kept_and_renewed(serve: Serve, tmp
     await serve(data_dir=str(tmp_path))
     assert path.read_text() == text, "a restart issues nothing"
     async with first.database.begin() as tx:
-        authority = await certify.default_authority(tx)
-        await certify.rotate(tx, authority, pki.new_key(), now=datetime.now(UTC))
-        await certify.distrust(
-            tx, await certify.authority(tx, authority.name, authority.generation), now=datetime.now(UTC)
-        )
+        authority = await ca.default(tx)
+        await ca.rotate(tx, authority, pki.new_key(), now=datetime.now(UTC))
+        await ca.distrust(tx, await ca.find(tx, authority.name, authority.generation), now=datetime.now(UTC))
     await until(lambda: path.read_text() != text, "a certificate of the new generation")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from provisioning.app import Running
-from provisioning.core import certify, pki, registry
+from provisioning.core import ca, certify, inventory, pki, registry
 from provisioning.model.certificate import Certificate
 from tests.conftest import load_rows, until
 from tests.devices import DEVICE, PRODUCT
@@ -19,7 +19,7 @@ async def issue(running: Running, directory: Path) -> tuple[Certificate, list[st
     """A certificate for the device, and the files that the SDK wants: authority, certificate, key."""
     async with running.database.begin() as tx:
         device = await registry.device(tx, "enos", "pk1", "dk1")
-        authority = await certify.default_authority(tx)
+        authority = await ca.default(tx)
         made = await certify.issue_with_key(
             tx, authority, pki.new_key(), pki.make_subject("dk1"), now=datetime.now(UTC), days=30, device=device
         )
@@ -42,7 +42,7 @@ async def test_login_reports_and_revocation(service: Running, drive: Drive, tmp_
     assert await device("wait", kind="on_connect"), await device("seen")
     assert await device("post") == 200
     async with service.database.begin() as tx:
-        await certify.revoke(tx, certificate, now=datetime.now(UTC))
+        await inventory.revoke(tx, certificate, now=datetime.now(UTC))
     await until(lambda: len(service.sessions) == 0, "the end of the session", 2)
     assert await device("wait", kind="log", text="bad connection, error code: 5"), await device("seen")
 

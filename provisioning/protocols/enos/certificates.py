@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from aiohttp import hdrs, web
 
-from provisioning.core import certify, pki, registry
+from provisioning.core import ca, certify, inventory, pki, registry
 from provisioning.core.chain import malformed
 from provisioning.model.certificate import Certificate
 from provisioning.model.lifecycle import State
@@ -117,7 +117,7 @@ async def perform(
     """What the reply says of it."""
     if isinstance(action, certificate_wire.Revoke):
         return await revoke(tx, device, action, now)
-    authority = await certify.default_authority(tx)
+    authority = await ca.default(tx)
     at = urls(policy.base, authority)
     if isinstance(action, certificate_wire.Apply):
         await certify.check_name_is_free(tx, action.request.attribute("CN"), now=now)
@@ -143,9 +143,9 @@ async def perform(
 async def revoke(tx: Tx, device: Device, action: certificate_wire.Revoke, now: datetime) -> dict[str, object]:
     current = await own_certificate(tx, device, action.serial)
     if action.reason is None:
-        await certify.hold(tx, current, now=now)
+        await inventory.hold(tx, current, now=now)
     else:
-        await certify.revoke(tx, current, now=now, reason=action.reason)
+        await inventory.revoke(tx, current, now=now, reason=action.reason)
     return {"certSN": current.serial}
 
 

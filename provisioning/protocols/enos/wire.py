@@ -15,7 +15,7 @@ from typing import Any, Final
 from zoneinfo import available_timezones
 
 from provisioning.core.enrol import Description
-from provisioning.core.login import Means
+from provisioning.core.login import CertificateRole, Means
 from provisioning.model.identity import Identity
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device
@@ -252,10 +252,12 @@ UNAUTHORIZED: Final = Row(35603, "Unauthorized to access the resource", 401)
 
 REFUSALS: Final[Mapping[Reason, Row]] = {
     Reason.MALFORMED: INVALID,
+    Reason.MISSING: INVALID,
     Reason.UNSUPPORTED_VERSION: INVALID,
     Reason.UNSUPPORTED_MEDIA_TYPE: Row(INVALID.code, INVALID.words, 415),
     Reason.TOO_LARGE: Row(INVALID.code, INVALID.words, 413),
     Reason.UNKNOWN: Row(35404, "Group/sn not found", 404),
+    Reason.DEVICE_UNKNOWN: Row(35404, "Group/sn not found", 404),
     Reason.NOT_PROVEN: UNAUTHORIZED,
     Reason.STALE: UNAUTHORIZED,
     Reason.NOT_ALLOCATED: Row(10000, "[{serial}] not allocated", 403),
@@ -265,6 +267,8 @@ REFUSALS: Final[Mapping[Reason, Row]] = {
     Reason.ACTIVATION_SPENT: UNAUTHORIZED,
     Reason.UNSUPPORTED: INVALID,
     Reason.CERTIFICATE_REQUIRED: UNAUTHORIZED,
+    Reason.LIMIT_REACHED: UNAUTHORIZED,
+    Reason.RATE_LIMITED: Row(INTERNAL.code, INTERNAL.words, 429),
     Reason.BLOCKED: Row(INTERNAL.code, INTERNAL.words, 429),
     Reason.KICKED: INTERNAL,
     Reason.ILLEGAL_TRANSITION: INTERNAL,
@@ -371,6 +375,10 @@ class MqttClaim:
     def means(self) -> Means:
         return Means.DEVICE if self.client_id.securemode == DEVICE_SECRET_MODE else Means.PRODUCT
 
+    @property
+    def certificate_role(self) -> CertificateRole:
+        return CertificateRole.BESIDE
+
     def proven_by(self, secret: str) -> bool:
         expected = mqtt_password(self.client_id, self.identity.device, self.identity.product, secret)
         return same_digest(self.password, expected.lower())
@@ -387,10 +395,12 @@ MALFORMED_ID: Final = Codes(2, 0x85)
 
 CONNACKS: Final[Mapping[Reason, Codes]] = {
     Reason.MALFORMED: MALFORMED_ID,
+    Reason.MISSING: MALFORMED_ID,
     Reason.UNSUPPORTED_VERSION: Codes(1, 0x84),
     Reason.UNSUPPORTED_MEDIA_TYPE: MALFORMED_ID,
     Reason.TOO_LARGE: MALFORMED_ID,
     Reason.UNKNOWN: Codes(4, 0x86),
+    Reason.DEVICE_UNKNOWN: Codes(4, 0x86),
     Reason.NOT_PROVEN: Codes(4, 0x86),
     Reason.STALE: Codes(4, 0x86),
     Reason.NOT_ALLOCATED: Codes(4, 0x86),
@@ -400,6 +410,8 @@ CONNACKS: Final[Mapping[Reason, Codes]] = {
     Reason.ACTIVATION_SPENT: NOT_AUTHORIZED,
     Reason.UNSUPPORTED: NOT_AUTHORIZED,
     Reason.CERTIFICATE_REQUIRED: NOT_AUTHORIZED,
+    Reason.LIMIT_REACHED: NOT_AUTHORIZED,
+    Reason.RATE_LIMITED: Codes(5, 0x9F),
     Reason.BLOCKED: Codes(5, 0x9F),
     Reason.KICKED: Codes(3, 0x88),
     Reason.ILLEGAL_TRANSITION: Codes(3, 0x88),

@@ -13,7 +13,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from provisioning.core import certify, claims, links, tokens, updates
+from provisioning.core import ca, certify, claims, links, tokens, updates
 from provisioning.core.pki import KeyType
 from provisioning.model.claim import Claim, CloudType
 from provisioning.model.refusal import Reason, Refusal
@@ -150,11 +150,11 @@ class Operations:
         if device.disabled:
             note(request, state="blocked")
             return reply(wire.write_blocked(self.settings.blocked_delay))
-        key = await certify.make_key(KeyType(self.settings.certificate_key))
+        key = await ca.make_key(KeyType(self.settings.certificate_key))
         days = min(self.settings.certificate_days, world.pki.max_leaf_days)
         async with world.database.begin() as tx:
             device = await tokens.recognise(tx, token, now=now)  # it may have been released while its key was made
-            authority = await certify.default_authority(tx)
+            authority = await ca.default(tx)
             at = urls(world.pki.base, authority)
             claim, made = await claims.certificate(tx, authority, device, key, now=now, days=days, urls=at)
             await store.note_accessed(tx, device.id, now)

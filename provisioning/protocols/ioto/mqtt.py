@@ -4,7 +4,7 @@ Agents send CONNECT without user name and password, with their id as client id, 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
@@ -13,11 +13,12 @@ from aiohttp import web
 from cryptography import x509
 
 from provisioning.core import pki
-from provisioning.core.login import LoginClaim
-from provisioning.model.admission import NOTHING, Admission, Answer, Notice, Rejection, Rights
+from provisioning.core.generate import HOUSE, ulid
+from provisioning.core.login import CertificateRole, LoginClaim, Means
+from provisioning.model.admission import NOTHING, Admission, Answer, Notice, Rejection, Rights, SessionLimits
 from provisioning.model.credential import Credential
 from provisioning.model.identity import Identity
-from provisioning.model.mqtt import Connect, Message
+from provisioning.model.mqtt import Connect, Message, Peer
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device, Group, Product
 from provisioning.model.spec import Spec
@@ -40,10 +41,12 @@ NOT_AUTHORIZED: Final = (5, 0x87)
 LATER: Final = (3, 0x88)
 CONNACKS: Final[Mapping[Reason, tuple[int, int]]] = MappingProxyType({
     Reason.MALFORMED: NOT_AUTHORIZED,
+    Reason.MISSING: NOT_AUTHORIZED,
     Reason.UNSUPPORTED_VERSION: (1, 0x84),
     Reason.UNSUPPORTED_MEDIA_TYPE: NOT_AUTHORIZED,
     Reason.TOO_LARGE: NOT_AUTHORIZED,
     Reason.UNKNOWN: UNKNOWN,
+    Reason.DEVICE_UNKNOWN: UNKNOWN,
     Reason.NOT_PROVEN: UNKNOWN,
     Reason.STALE: NOT_AUTHORIZED,
     Reason.NOT_ALLOCATED: NOT_AUTHORIZED,
@@ -53,6 +56,8 @@ CONNACKS: Final[Mapping[Reason, tuple[int, int]]] = MappingProxyType({
     Reason.ACTIVATION_SPENT: NOT_AUTHORIZED,
     Reason.UNSUPPORTED: NOT_AUTHORIZED,
     Reason.CERTIFICATE_REQUIRED: NOT_AUTHORIZED,
+    Reason.LIMIT_REACHED: NOT_AUTHORIZED,
+    Reason.RATE_LIMITED: NOT_AUTHORIZED,
     Reason.BLOCKED: NOT_AUTHORIZED,
     Reason.KICKED: LATER,
     Reason.ILLEGAL_TRANSITION: LATER,
@@ -99,6 +104,18 @@ def read_login(connect: Connect, der: bytes) -> Identity | None:
     if connect.client_id != device:
         raise Refusal(Reason.CERTIFICATE_REQUIRED, certificate="of another device")
     return Identity(wire.PROTOCOL, product, device)
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateClaim:
+    """A device that names itself by its certificate alone."""
+
+    identity: Identity
+    means: Means = Means.DEVICE
+    certificate_role: CertificateRole = CertificateRole.ALONE
+
+    def proven_by(self, secret: str) -> bool:  # noqa: ARG002 - no secret proves it
+        return False
 
 
 # --- what a session may do -------------------------------------------------------------------------------------------
@@ -148,7 +165,10 @@ class Ioto:
 
     name = wire.PROTOCOL
 
+    forms = replace(HOUSE, product_secret=ulid)
+
     def __init__(self, settings: Settings, names: Sequence[str] = ()) -> None:
+        self._limits = SessionLimits(up=settings.messages_up)
         self._devices = http.Operations(settings, names)
         self._users = users.Operations(settings)
 
@@ -170,16 +190,18 @@ class Ioto:
     def write_row(self, thing: Product | Group | Device) -> dict[str, object]:
         return rows.write_row(thing)
 
-    def read_connect(self, connect: Connect) -> LoginClaim | None:  # noqa: ARG002 - it holds no word of who comes
-        """None: who comes stands in the certificate that the peer shows, see `read_login`."""
-        return None
+    def read_connect(self, connect: Connect, peer: Peer, /) -> LoginClaim | None:
+        """Who comes stands in the certificate that the peer shows."""
+        identity = read_login(connect, peer.certificate)
+        return None if identity is None else CertificateClaim(identity)
 
-    def admit(self, claim: LoginClaim, credential: Credential) -> Admission:  # noqa: ARG002 - the certificate is the proof
-        device, identity = credential.device, credential.identity
+    def admit(self, claim: LoginClaim, credential: Credential) -> Admission:
+        device = credential.device
         assert device is not None
         return Admission(
-            identity=identity, device_id=device.id, epoch=device.epoch, rights=rights(identity.device), conduct=self,
-            max_payload=LARGEST_PAYLOAD,
+            identity=claim.identity, device_id=device.id, epoch=device.epoch,
+            rights=rights(claim.identity.device, device.account), conduct=self, max_payload=LARGEST_PAYLOAD,
+            limits=self._limits,
         )  # fmt: skip
 
     def reject(self, reason: Reason) -> Rejection:
@@ -196,6 +218,9 @@ class Ioto:
 
     def on_oversize(self, identity: Identity, message: Message) -> Answer:  # noqa: ARG002
         return CLOSE
+
+    def throttled(self, identity: Identity) -> Message | None:
+        return write_throttle(identity.device, datetime.now(UTC))
 
     def farewell(self, identity: Identity, reason: Reason) -> Notice | None:
         return farewell(identity, reason, datetime.now(UTC))

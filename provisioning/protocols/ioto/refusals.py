@@ -24,10 +24,12 @@ INTERNAL: Final = Row(500, "Internal error")
 
 REFUSALS: Final[Mapping[Reason, Row]] = MappingProxyType({
     Reason.MALFORMED: Row(400, "Invalid request"),
+    Reason.MISSING: Row(400, "Invalid request"),
     Reason.UNSUPPORTED_VERSION: Row(400, "Unsupported version"),
     Reason.UNSUPPORTED_MEDIA_TYPE: Row(400, "Unsupported content encoding"),
     Reason.TOO_LARGE: Row(400, "Request too large"),
     Reason.UNKNOWN: Row(400, "Unknown device"),
+    Reason.DEVICE_UNKNOWN: Row(400, "Unknown device"),
     Reason.NOT_PROVEN: ACCESS_DENIED,
     Reason.STALE: ACCESS_DENIED,
     Reason.NOT_ALLOCATED: Row(400, "Device not claimed"),
@@ -37,6 +39,8 @@ REFUSALS: Final[Mapping[Reason, Row]] = MappingProxyType({
     Reason.ACTIVATION_SPENT: ACCESS_DENIED,
     Reason.UNSUPPORTED: Row(403, "IAM credentials are not enabled"),
     Reason.CERTIFICATE_REQUIRED: ACCESS_DENIED,
+    Reason.LIMIT_REACHED: ACCESS_DENIED,
+    Reason.RATE_LIMITED: Row(403, "Too many requests"),
     Reason.BLOCKED: Row(403, "Too many requests"),
     Reason.KICKED: Row(400, "Try again"),
     Reason.ILLEGAL_TRANSITION: Row(400, "Device is {state}"),

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from cryptography import x509
 
-from provisioning.core import certify, publish
+from provisioning.core import ca, publish
 from provisioning.store import certificates
 from provisioning.store.database import Database
 
@@ -41,7 +41,7 @@ class Crls:
                 UNAVAILABLE.
         """
         async with database.read() as tx:
-            authority = await certify.authority(tx, name, generation)
+            authority = await ca.find(tx, name, generation)
         async with self._locks[authority.id]:  # of many that ask at once one makes it
             async with database.read() as tx:
                 marker = await certificates.crl_marker(

@@ -15,7 +15,7 @@ from typing import Final
 from aiohttp import hdrs, web
 from cryptography import x509
 
-from provisioning.core import certify, enrol_certificate, pki
+from provisioning.core import ca, enrol_certificate, pki
 from provisioning.core.blocking import Blocker
 from provisioning.model.certificate import Authority, Certificate
 from provisioning.model.identity import Identity
@@ -73,7 +73,7 @@ async def cacerts(request: web.Request) -> web.Response:
             raise Refusal(Reason.ILLEGAL_TRANSITION, authority=str(authority), state="distrusted", step="be an anchor")
         trusted = await authorities.trusted(tx, _now())
     earlier = [each for each in trusted if each.name == authority.name and each.id != authority.id]
-    return _certs_only(path for each in (authority, *reversed(earlier)) for path in certify.path_of(each))
+    return _certs_only(path for each in (authority, *reversed(earlier)) for path in ca.path_of(each))
 
 
 async def csrattrs(request: web.Request) -> web.Response:  # noqa: ARG001 - a handler's signature
@@ -157,7 +157,7 @@ def _address(request: web.Request) -> str:
 async def _authority(tx: Tx, request: web.Request) -> Authority:
     """Raises: Refusal UNKNOWN."""
     label = request.match_info.get("label")
-    return await (certify.authority(tx, label) if label else certify.default_authority(tx))
+    return await (ca.find(tx, label) if label else ca.default(tx))
 
 
 def _issued(request: web.Request, issued: Certificate) -> web.Response:

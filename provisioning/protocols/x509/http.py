@@ -14,7 +14,7 @@ from typing import Final
 from aiohttp import hdrs, web
 from cryptography.x509 import ocsp
 
-from provisioning.core import certify, pki, publish, revocation
+from provisioning.core import ca, pki, publish, revocation
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.protocols.x509 import wire
 from provisioning.protocols.x509.crls import Crls
@@ -52,7 +52,7 @@ def routes() -> Iterable[web.RouteDef]:
         return operation(wire.PROTOCOL, name, handler, refuse)
 
     return (
-        web.get(f"{at}/{{file:ca\\.(?:der|pem)}}", served("ca", ca)),
+        web.get(f"{at}/{{file:ca\\.(?:der|pem)}}", served("ca", certificate)),
         web.get(f"{at}/{{file:crl\\.(?:der|pem)}}", served("crl", crl)),
         web.get(f"{at}/ocsp/{{asked:.*}}", served("ocsp", ocsp_get, refuse_ocsp)),
         web.post(f"{at}/ocsp", served("ocsp", ocsp_post, refuse_ocsp)),
@@ -72,11 +72,11 @@ def refuse_ocsp(refusal: Refusal) -> web.Response:
     return web.Response(body=body, content_type=OCSP_RESPONSE, headers={hdrs.CACHE_CONTROL: "no-store"})
 
 
-async def ca(request: web.Request) -> web.Response:
+async def certificate(request: web.Request) -> web.Response:
     """DER: the authority's own certificate. PEM: it and those above it."""
     name, generation = wire.read_authority(request.match_info["authority"])
     async with request.app[WORLD].database.read() as tx:
-        authority = await certify.authority(tx, name, generation)
+        authority = await ca.find(tx, name, generation)
     headers = {hdrs.CACHE_CONTROL: f"public, max-age={CA_AGE}"}
     if request.match_info["file"] == "ca.der":
         return web.Response(body=authority.certificate, content_type="application/pkix-cert", headers=headers)

@@ -10,7 +10,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
-from provisioning.core.pki import NOWHERE, Urls
+from provisioning.core.signing import NOWHERE, Urls
 from provisioning.model.certificate import Authority
 from provisioning.model.refusal import Reason, Refusal
 
@@ -79,10 +79,12 @@ class Row:
 
 REFUSALS: Final[Mapping[Reason, Row]] = {
     Reason.MALFORMED: Row(400, "{field} {rule}"),
+    Reason.MISSING: Row(400, "{field} is missing"),
     Reason.UNSUPPORTED_VERSION: Row(400, "this version is not served"),
     Reason.UNSUPPORTED_MEDIA_TYPE: Row(415, "{field} is not what this operation takes"),
     Reason.TOO_LARGE: Row(413, "the body is larger than {limit} bytes"),
     Reason.UNKNOWN: Row(404, "there is no such {what} here"),
+    Reason.DEVICE_UNKNOWN: Row(404, "there is no such device here"),
     Reason.NOT_PROVEN: Row(401, "show the certificate of a device, or its user name and secret"),
     Reason.STALE: Row(401, "the proof is too old"),
     Reason.NOT_ALLOCATED: Row(403, "the device has no product yet"),
@@ -92,6 +94,8 @@ REFUSALS: Final[Mapping[Reason, Row]] = {
     Reason.ACTIVATION_SPENT: Row(403, "the device had it already"),
     Reason.UNSUPPORTED: Row(403, "{rule}"),
     Reason.CERTIFICATE_REQUIRED: Row(403, "the certificate that was shown is {certificate}"),
+    Reason.LIMIT_REACHED: Row(403, "the product has as many devices as it may"),
+    Reason.RATE_LIMITED: Row(429, "too many requests: wait a moment"),
     Reason.BLOCKED: Row(429, "too many refusals: wait some minutes"),
     Reason.KICKED: Row(503, "the session was ended: come again"),
     Reason.ILLEGAL_TRANSITION: Row(409, "{what} is {state} and cannot {step}"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from provisioning.core import certify, pki
+from provisioning.core import ca, pki
 from provisioning.model.certificate import Certificate
 from provisioning.store.database import Database
 from tests.certificates import NOW, issue, run
@@ -35,7 +35,7 @@ async def serials(command: Command, tmp_path: Path) -> dict[str, str]:
 
 async def put(database: Database, days: float, backwards: float = 0) -> Certificate:
     """A certificate of the default authority that expires in so many days, made in the past."""
-    authority = await run(database, certify.default_authority)
+    authority = await run(database, ca.default)
     made: Certificate = await issue(database, authority, days=365)
     begin, end = NOW - timedelta(days=max(backwards, 400)), NOW + timedelta(days=days)
     async with database.begin() as tx:
@@ -108,7 +108,7 @@ async def test_a_table_for_pipes(command: Command, serials: dict[str, str]) -> N
         (["--product", "nope"], "there is no product nope"),
         (["--product", "pk1", "--device", "nope"], "there is no device nope in product pk1"),
         (["--authority", "nope"], "there is no authority nope"),
-        (["--protocol", "nope"], "there is no protocol nope; there is enos"),
+        (["--protocol", "nope"], "there is no protocol nope; there is enos, tencent"),
     ],
 )
 async def test_a_list_of_what_is_not_there(command: Command, args: list[str], words: str) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import re
 import time
 
 import aiomqtt
@@ -115,3 +116,12 @@ async def test_a_kicked_device_may_come_back_and_a_disabled_one_may_not(service:
     with pytest.raises(aiomqtt.MqttError):
         async with devices.device(service.ports["mqtt"], devices.login()):
             pass
+
+
+async def test_a_new_secret_has_the_form_of_the_vendor(command: Command) -> None:
+    await command("product", "create", "P", "--protocol", "tencent")
+    made = (await command("device", "create", "P", "d", "--protocol", "tencent", "--json")).row
+    await command("device", "reset", "P", "d", "--protocol", "tencent")
+    now = (await command("device", "show", "P", "d", "--protocol", "tencent", "--reveal", "--json")).row
+    assert re.fullmatch("[A-Za-z0-9+/]{22}==", now["secret"])
+    assert now["secret"] != made["secret"]

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from provisioning.cli import doctor_certificates
 from provisioning.cli.doctor import Finding, Level
 from provisioning.cli.doctor_database import Opened
-from provisioning.core import certify, pki
+from provisioning.core import ca, certify, pki
 from provisioning.store.database import Database
 from tests.certificates import KEY, NOW, add_device, days, issue, read_company, run
 from tests.conftest import settings_for
@@ -31,7 +31,7 @@ async def about(database: Database, check: str) -> list[tuple[str, str]]:
 
 
 async def create(database: Database, name: str = "acme", **more: Any) -> Any:
-    return await run(database, certify.create_authority, name, more.pop("key", KEY), **({"now": NOW} | more))
+    return await run(database, ca.create, name, more.pop("key", KEY), **({"now": NOW} | more))
 
 
 async def test_none_yet(database: Database) -> None:
@@ -41,8 +41,8 @@ async def test_none_yet(database: Database) -> None:
 async def test_sound_ones(database: Database) -> None:
     root = made("Root")
     await create(database)
-    await run(database, certify.import_authority, "company", read_company(made("Issuing", root, path_length=0), root))
-    await run(database, certify.trust_authority, "elsewhere", made("Elsewhere").certificate)
+    await run(database, ca.import_, "company", read_company(made("Issuing", root, path_length=0), root))
+    await run(database, ca.trust, "elsewhere", made("Elsewhere").certificate)
     found = await examined(database)
     assert {each.status for each in found} == {Level.OK}, found
     assert {each.check for each in found} == {
@@ -86,9 +86,9 @@ async def test_one_that_is_not_valid_yet(database: Database) -> None:
 
 async def test_retired_and_distrusted_ones_may_expire(database: Database) -> None:
     first = await create(database, years=1)
-    await run(database, certify.rotate, first, pki.new_key(), now=NOW)
+    await run(database, ca.rotate, first, pki.new_key(), now=NOW)
     old = await create(database, "old", key=pki.new_key(), now=NOW - days(400), years=1)
-    await run(database, certify.distrust, old, now=NOW)
+    await run(database, ca.distrust, old, now=NOW)
     assert [each[0] for each in await about(database, "authority acme-1")] == ["info"]
     assert await about(database, "authority old-1") == [
         ("info", f"distrusted; p256, until {old.not_after:%Y-%m-%d}")
@@ -113,7 +113,7 @@ async def test_the_key_of_another(database: Database) -> None:
 
 async def test_a_chain_that_is_damaged(database: Database) -> None:
     root = made("Root")
-    await run(database, certify.import_authority, "acme", read_company(made("Issuing", root, path_length=0), root))
+    await run(database, ca.import_, "acme", read_company(made("Issuing", root, path_length=0), root))
     async with database.begin() as tx:
         stranger = made("Root").certificate.public_bytes(Encoding.DER)
         await tx.db.execute("UPDATE authority SET chain = ARRAY[$1::bytea]", stranger)
@@ -123,7 +123,7 @@ async def test_a_chain_that_is_damaged(database: Database) -> None:
 
 async def test_a_root_that_has_expired(database: Database) -> None:
     root = made("Root")
-    await run(database, certify.import_authority, "acme", read_company(made("Issuing", root, path_length=0), root))
+    await run(database, ca.import_, "acme", read_company(made("Issuing", root, path_length=0), root))
     past = made("Root", key=root.key, not_after=datetime(2025, 1, 1, tzinfo=UTC))
     async with database.begin() as tx:
         await tx.db.execute(
@@ -252,6 +252,54 @@ async def test_names_that_devices_come_by(tmp_path: Path, names: list[str], more
         assert (status, said) == (Level.WARNING, f"is not for {missing}: devices that check names refuse it")
     else:
         assert status is Level.OK
+
+
+async def of_hosts(path: Path, *hosts: dict[str, str], **more: Any) -> list[tuple[str, Level, str]]:
+    """What is said of a sound main certificate for localhost, and of the files of `hosts`."""
+    main = path / "main.pem"
+    leaf = server()
+    main.write_bytes(pki.write_key(leaf.key).encode() + leaf.pem)
+    main.chmod(0o600)
+    settings = settings_for("", tls={"certificate": main, "hosts": hosts}, **more)
+    found = [each async for each in doctor_certificates.of_server(settings)]
+    return [(each.check.replace(f"{path}/", ""), each.status, each.finding.replace(f"{path}/", "")) for each in found]
+
+
+async def test_certificates_of_hosts_are_judged_like_the_main_one(tmp_path: Path) -> None:
+    def write(name: str, leaf: Made, key: Any = None, mode: int = 0o600) -> dict[str, str]:
+        file, key_file = tmp_path / f"{name}.pem", tmp_path / f"{name}.key"
+        file.write_bytes(leaf.pem)
+        key_file.write_text(pki.write_key(key or leaf.key))
+        key_file.chmod(mode)
+        return {"certificate": str(file), "key": str(key_file)}
+
+    found = await of_hosts(
+        tmp_path, write("good", server("*.a.example", "b.example")), write("late", server("c.example", ends=-1)),
+        write("open", server("d.example"), mode=0o644), write("swapped", server("e.example"), pki.new_key()),
+        write("nameless", server("10.0.0.1")), {"certificate": str(tmp_path / "nowhere")},
+    )  # fmt: skip
+    yesterday = f"{NOW - days(1):%Y-%m-%d}"
+    assert found == [
+        ("server certificate", Level.OK, "main.pem"),
+        ("server certificate good.pem", Level.OK, "for *.a.example, b.example"),
+        ("server certificate late.pem", Level.PROBLEM, f"expired on {yesterday}"),
+        ("server certificate open.pem", Level.PROBLEM, "others may read the key in open.key"),
+        ("server certificate swapped.pem", Level.PROBLEM, "swapped.key is not the key of swapped.pem"),
+        ("server certificate nameless.pem", Level.PROBLEM, "has no host name by which it could be chosen"),
+        ("server certificate nowhere", Level.PROBLEM, "cannot read nowhere: No such file or directory"),
+    ]
+
+
+async def test_a_name_may_be_in_the_certificate_of_a_host(tmp_path: Path) -> None:
+    leaf = server("*.a.example")
+    file = tmp_path / "host.pem"
+    file.write_bytes(pki.write_key(leaf.key).encode() + leaf.pem)
+    file.chmod(0o600)
+    endpoints = {"murl": "ssl://gw.a.example:1", "hurl": "https://localhost"}
+    found = await of_hosts(tmp_path, {"certificate": str(file)}, endpoints=endpoints)
+    assert [status for _, status, _ in found] == [Level.OK, Level.OK]
+    found = await of_hosts(tmp_path, endpoints=endpoints)
+    assert found[0][1:] == (Level.WARNING, "is not for gw.a.example: devices that check names refuse it")
 
 
 async def test_the_certificate_of_our_own(tmp_path: Path) -> None:

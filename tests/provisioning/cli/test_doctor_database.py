@@ -7,7 +7,7 @@ import pytest
 
 from provisioning.cli import doctor_database
 from provisioning.cli.doctor import Finding, Level
-from provisioning.core import certify
+from provisioning.core import ca
 from provisioning.store import diagnosis, products
 from provisioning.store.database import Database
 from tests.certificates import KEY, NOW, days, run
@@ -113,7 +113,7 @@ def test_a_slow_answer_is_no_wrong_clock() -> None:
 
 
 async def test_a_clock_before_the_newest_certificate(database_url: str, database: Database) -> None:
-    await run(database, certify.create_authority, "acme", KEY, now=NOW + days(1))
+    await run(database, ca.create, "acme", KEY, now=NOW + days(1))
     found, _ = await examined(database_url)
     assert found["clock"].status is Level.PROBLEM
 
@@ -125,7 +125,7 @@ async def test_the_demo_fleet(database_url: str, database: Database) -> None:
         await products.add(tx, Product(protocol="enos", key="demopump", secret="s", demo=True))
     found, _ = await examined(database_url)
     assert (found["demo fleet"].status, found["demo fleet"].advice) == (
-        Level.WARNING, "gatehouse product delete demopump --cascade",
+        Level.WARNING, "gatehouse product delete demopump --protocol enos --cascade",
     )  # fmt: skip
 
 

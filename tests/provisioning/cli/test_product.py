@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from tests.provisioning.cli.conftest import Command
@@ -19,7 +21,8 @@ async def test_what_is_given_is_kept(command: Command) -> None:
     shown = (await command("product", "show", "pk1", "--reveal", "--json")).row
     assert shown | {"created_at": ""} == {
         "protocol": "enos", "key": "pk1", "secret": "s3", "name": "Pump", "dynamic_activation": True,
-        "auto_create": True, "certificate_login": False, "demo": False, "created_at": "",
+        "auto_create": True, "certificate_login": False, "register_limit": None, "client_authority": "",
+        "demo": False, "created_at": "",
     }  # fmt: skip
 
 
@@ -65,7 +68,7 @@ async def test_certificate_login_is_turned_on_and_off(command: Command) -> None:
         (["create", ""], "key must not be empty"),
         (["create", "pk1", "--secret", ""], "secret must not be empty"),
         (["create", "pk1", "--secret", "two words"], "productSecret must be 1 to 128 visible ASCII characters"),
-        (["create", "pk1", "--protocol", "nope"], "there is no protocol nope; there is enos"),
+        (["create", "pk1", "--protocol", "nope"], "there is no protocol nope; there is enos, tencent"),
     ],
 )
 async def test_refusals_are_one_line(command: Command, args: list[str], words: str) -> None:
@@ -91,3 +94,37 @@ async def test_a_product_that_is_in_use_goes_with_cascade_only(command: Command)
     assert refused.err == "gatehouse: product pk1 has groups or devices: --cascade deletes them too\n"
     assert (await command("product", "delete", "pk1", "--cascade")).out == "deleted product pk1 and 1 device\n"
     assert (await command("device", "list")).out == (await command("group", "list")).out == ""
+
+
+async def test_a_product_whose_devices_register(command: Command) -> None:
+    """Keys and secrets have the forms of the vendor, not of the house."""
+    made = (await command("product", "create", "--protocol", "tencent", "--register-limit", "1000", "--json")).row
+    assert re.fullmatch("[A-Z0-9]{10}", made["key"])
+    assert re.fullmatch("[A-Za-z0-9]{24}", made["secret"])
+    assert (made["register_limit"], made["client_authority"]) == (1000, "")
+    which = (made["key"], "--protocol", "tencent")
+    device = (await command("device", "create", *which, "--json")).row
+    assert re.fullmatch("[A-Za-z0-9+/]{22}==", device["secret"])
+    assert device["asset"] == ""
+    assert (await command("product", "set", *which, "--dynamic-activation", "--auto-create")).out.startswith("updated")
+    row = (await command("export", "-", "--protocol", "tencent")).rows[0]
+    assert (row["registerType"], row["registerLimit"], row["encryptionType"]) == (2, 1000, 2)
+    assert (await command("product", "set", *which, "--register-limit", "0", "--json")).row["register_limit"] is None
+
+
+async def test_a_client_authority_must_be_there(command: Command) -> None:
+    args = ("product", "create", "P", "--protocol", "tencent", "--certificate-login", "--client-authority", "factory")
+    assert (await command(*args, code=1)).err == "gatehouse: there is no authority factory\n"
+    await command("ca", "create", "factory")
+    await command(*args)
+    shown = await command("product", "set", "P", "--protocol", "tencent", "--client-authority", "", "--json")
+    assert shown.row["client_authority"] == ""
+
+
+async def test_what_a_protocol_does_not_have_is_not_kept(command: Command) -> None:
+    refused = await command("product", "create", "pk1", "--register-limit", "5", code=1)
+    assert refused.err == "gatehouse: register limit is nothing that a product has in protocol enos\n"
+    await command("product", "create", "P", "--protocol", "tencent")
+    refused = await command("device", "create", "P", "d", "--asset", "a", "--protocol", "tencent", code=1)
+    assert refused.err == "gatehouse: asset is nothing that a device has in protocol tencent\n"
+    assert "group" in (await command("group", "create", "g", "--protocol", "tencent", code=1)).err

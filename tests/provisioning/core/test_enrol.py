@@ -5,8 +5,21 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from provisioning.core import registry
-from provisioning.core.enrol import MOST_CANDIDATES, Description, allocate, allocated, enrol, outfit, recall, whose
-from provisioning.core.login import NOBODY
+from provisioning.core.enrol import (
+    MOST_CANDIDATES,
+    NOBODY,
+    Again,
+    Description,
+    Grant,
+    allocate,
+    allocated,
+    enrol,
+    may_have_secret,
+    outfit,
+    recall,
+    whose,
+)
+from provisioning.model.credential import DeviceCredential, ProductCredential
 from provisioning.model.lifecycle import State
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device, Group
@@ -253,3 +266,38 @@ async def test_a_serial_number_of_many_groups_costs_a_bounded_look_up(database: 
         async with database.read() as tx:
             await whose(tx, claim)
     assert len(claim.tried) == MOST_CANDIDATES
+
+
+# --- may it have a secret? ---
+
+OPEN = ProductCredential(id=1, secret="s", dynamic_activation=True, auto_create=True)
+CLOSED = replace(OPEN, dynamic_activation=False)
+LISTED = replace(OPEN, auto_create=False)
+NEW = DeviceCredential(id=2, secret="d", epoch=0, asset="", disabled=False, activated=False)
+USED = replace(NEW, activated=True)
+OFF = replace(NEW, disabled=True)
+
+
+@pytest.mark.parametrize(
+    ("product", "device", "again", "result"),
+    [
+        (OPEN, None, Again.DENY, Grant.CREATE),
+        (LISTED, None, Again.DENY, Reason.DEVICE_UNKNOWN),
+        (CLOSED, None, Again.DENY, Reason.ACTIVATION_OFF),
+        (CLOSED, OFF, Again.ROTATE, Reason.ACTIVATION_OFF),
+        *((LISTED, NEW, again, Grant.SECRET) for again in Again),
+        *((OPEN, OFF, again, Reason.DISABLED) for again in Again),
+        (OPEN, replace(OFF, activated=True), Again.DENY, Reason.DISABLED),
+        (OPEN, USED, Again.DENY, Reason.ACTIVATION_SPENT),
+        (OPEN, USED, Again.SAME, Grant.SECRET),
+        (OPEN, USED, Again.ROTATE, Grant.NEW_SECRET),
+    ],
+)
+def test_may_have_secret(
+    product: ProductCredential, device: DeviceCredential | None, again: Again, result: Grant | Reason
+) -> None:
+    try:
+        found: Grant | Reason = may_have_secret(product, device, again)
+    except Refusal as refusal:
+        found = refusal.reason
+    assert found is result

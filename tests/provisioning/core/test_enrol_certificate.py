@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from provisioning.core import certify, enrol_certificate, pki, registry
+from provisioning.core import ca, enrol_certificate, inventory, pki, registry
 from provisioning.model.certificate import Authority, Certificate, Status
 from provisioning.model.identity import Identity
 from provisioning.model.refusal import Reason
@@ -21,7 +21,7 @@ SOON: dict[str, Any] = {"now": NOW, "days": 30}
 
 @pytest.fixture
 async def authority(database: Database) -> Authority:
-    found: Authority = await run(database, certify.ensure_default, KEY, now=NOW)
+    found: Authority = await run(database, ca.ensure_default, KEY, now=NOW)
     return found
 
 
@@ -59,9 +59,9 @@ async def test_a_certificate_names_its_device(database: Database, authority: Aut
     assert await said(leaf, NOW + days(365)) == "expired"
     assert await said(leaf, NOW - days(1)) == "not yet valid"
     assert await said(await issue(database, authority)) == "not a device's"
-    await run(database, certify.hold, leaf, now=NOW)
+    await run(database, inventory.hold, leaf, now=NOW)
     assert await said(leaf) == "on hold"
-    await run(database, certify.revoke, leaf, now=NOW)
+    await run(database, inventory.revoke, leaf, now=NOW)
     assert await said(leaf) == "revoked"
 
 

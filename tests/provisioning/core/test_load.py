@@ -4,11 +4,12 @@ import pytest
 
 from provisioning.core import registry
 from provisioning.core.load import Outcome, put_devices, put_group, put_product
+from provisioning.model.identity import Identity
 from provisioning.model.lifecycle import State
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device, Group, Product
-from provisioning.model.spec import DeviceSpec, GroupSpec, ProductSpec
-from provisioning.store import devices, events
+from provisioning.model.spec import DeviceSpec, Forms, GroupSpec, ProductSpec
+from provisioning.store import devices, events, registrations
 from provisioning.store.database import Database, Tx
 from tests.provisioning.store.registry import PROTOCOL, Fleet, add_fleet, add_group
 
@@ -224,3 +225,43 @@ async def test_racing_batches_settle_without_a_loss(database: Database, fleet: F
     assert {r.reason for r in results if isinstance(r, Refusal)} <= {Reason.DUPLICATE}
     async with database.read() as tx:
         assert len(await devices.by_keys(tx, fleet.product.id, [f"k{i}" for i in range(20)])) == 20
+
+
+async def test_what_is_made_up_has_the_forms_of_the_spec(database: Database) -> None:
+    forms = Forms(
+        product_key=lambda: "PK", product_secret=lambda: "PS", device_key=lambda: "DK", device_secret=lambda: "DS",
+        asset_id=lambda: "",
+    )  # fmt: skip
+    async with database.begin() as tx:
+        _, product = await put_product(tx, ProductSpec(protocol=PROTOCOL, key="p", forms=forms))
+        _, same = await put_product(tx, ProductSpec(protocol=PROTOCOL, key="p", forms=forms, secret="stated"))
+    assert (product.secret, same.secret) == ("PS", "stated")
+    _, device = await put_one(database, product="p", key="d", forms=forms)
+    assert (device.secret, device.asset) == ("DS", "")
+
+
+async def test_the_limit_of_a_product_and_its_authority(database: Database) -> None:
+    async def do(**fields: object) -> tuple[Outcome, int | None, str]:
+        async with database.begin() as tx:
+            outcome, product = await put_product(tx, ProductSpec(protocol=PROTOCOL, key="p", **fields))  # type: ignore[arg-type]
+        return outcome, product.register_limit, product.client_authority
+
+    assert await do() == (CREATED, None, "")
+    assert await do(register_limit=5, client_authority="ca") == (UPDATED, 5, "ca")
+    assert await do(name="n") == (UPDATED, 5, "ca")
+    assert await do(register_limit=5) == (UNCHANGED, 5, "ca")
+    assert await do(register_limit=0, client_authority="") == (UPDATED, None, "")
+
+
+async def test_devices_that_had_registered_themselves_elsewhere_count(database: Database) -> None:
+    """A limit does not refuse them: they are there, and their places are taken."""
+    async with database.begin() as tx:
+        _, product = await put_product(tx, ProductSpec(protocol=PROTOCOL, key="p", register_limit=1))
+    rows = [spec(product="p", key=key, self_registered=key != "c") for key in "abc"]
+    for outcome in (CREATED, UNCHANGED):
+        assert [result[0] for result in await put(database, *rows) if not isinstance(result, Refusal)] == [outcome] * 3
+    async with database.read() as tx:
+        assert await registrations.devices_of(tx, product.id) == 2
+        (found,) = await registrations.look_up(tx, [Identity(PROTOCOL, "p", "new")])
+    assert isinstance(found, registrations.Standing)
+    assert found.is_full

@@ -1,12 +1,15 @@
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from itertools import product as combinations
 
 import pytest
 
-from provisioning.core.login import NOBODY, Means, Write, judge
+from provisioning.core.enrol import NOBODY
+from provisioning.core.login import CertificateRole, Means, Write, asks_for_certificate, judge, judge_connection
 from provisioning.model.credential import Credential, DeviceCredential, ProductCredential
 from provisioning.model.identity import Identity
 from provisioning.model.refusal import Reason, Refusal
+from provisioning.store.holdings import Holding
 
 IDENTITY = Identity("proto", "pk", "dk")
 
@@ -19,6 +22,7 @@ class Claim:
     secret: str
     identity: Identity = IDENTITY
     tried: list[str] = field(default_factory=list)
+    certificate_role: CertificateRole = CertificateRole.BESIDE
 
     def proven_by(self, secret: str) -> bool:
         self.tried.append(secret)
@@ -102,3 +106,64 @@ def test_who_guesses_nobodys_secret_gains_nothing() -> None:
     for means in Means:
         with pytest.raises(Refusal, match="not_proven"):
             judge(Claim(means, NOBODY), credential(product=False, device=False))
+
+
+# --- certificates ---
+
+B, I = CertificateRole.BESIDE, CertificateRole.INSTEAD  # noqa: E741 - a column of a table
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+GOOD = Holding(1, "00", 1, "1", 2, NOW - timedelta(1), NOW + timedelta(1), good=True)
+NONE, OTHER = None, replace(GOOD, device_id=3)
+NOT_PROVEN, REQUIRED = Reason.NOT_PROVEN, Reason.CERTIFICATE_REQUIRED
+
+
+@pytest.mark.parametrize(
+    ("role", "certificates", "tls", "holding", "secret", "given", "expected"),
+    [
+        (B, False, False, NONE, "ds", {}, Write.ACTIVATION),
+        (B, False, True, NONE, "ds", {}, REQUIRED),
+        (B, False, True, GOOD, "ds", {}, REQUIRED),
+        (B, True, False, NONE, "ds", {}, REQUIRED),
+        (B, True, True, NONE, "ds", {}, REQUIRED),
+        (B, True, True, GOOD, "ds", {}, Write.ACTIVATION),
+        (B, True, True, GOOD, "no", {}, NOT_PROVEN),
+        (B, True, True, NONE, "no", {}, NOT_PROVEN),
+        (B, True, True, OTHER, "ds", {}, REQUIRED),
+        (B, True, True, GOOD, "ds", {"disabled": True}, Reason.DISABLED),
+        (I, False, False, NONE, "ds", {}, Write.ACTIVATION),
+        (I, False, True, NONE, "ds", {}, Write.ACTIVATION),
+        (I, False, True, OTHER, "ds", {"activated": True}, Write.NOTHING),
+        (I, False, True, GOOD, "no", {}, NOT_PROVEN),
+        (I, True, False, NONE, "ds", {}, REQUIRED),
+        (I, True, True, NONE, "ds", {}, REQUIRED),
+        (I, True, True, NONE, "no", {}, REQUIRED),
+        (I, True, True, NONE, "ds", {"device": False}, REQUIRED),
+        (I, True, True, GOOD, "ds", {"device": False}, REQUIRED),
+        (I, True, True, NONE, "ds", {"disabled": True}, REQUIRED),
+        (I, True, True, OTHER, "ds", {"disabled": True}, REQUIRED),
+        (I, True, True, replace(GOOD, good=False), "ds", {}, REQUIRED),
+        (I, True, True, replace(GOOD, not_after=NOW), "ds", {}, REQUIRED),
+        (I, True, True, replace(GOOD, not_before=NOW + timedelta(1)), "ds", {}, REQUIRED),
+        (I, True, True, GOOD, "ds", {}, Write.ACTIVATION),
+        (I, True, True, GOOD, "no", {"activated": True}, Write.NOTHING),
+        (I, True, True, GOOD, "no", {"disabled": True}, Reason.DISABLED),
+        (I, False, True, GOOD, "ds", {"product": False, "device": False}, NOT_PROVEN),
+    ],
+)
+def test_what_a_certificate_is_to_a_login(  # noqa: PLR0917 - the columns of a table
+    role: CertificateRole, certificates: bool, tls: bool, holding: Holding | None, secret: str,
+    given: dict[str, bool], expected: Write | Reason,
+) -> None:  # fmt: skip
+    claim = Claim(Means.DEVICE, secret, certificate_role=role)
+    known = credential(**given)
+    if known.product is not None:
+        known = replace(known, product=replace(known.product, certificate_login=certificates))
+    if isinstance(expected, Write):
+        assert judge_connection(claim, known, holding, tls=tls, now=NOW).write is expected
+    else:
+        with pytest.raises(Refusal) as caught:
+            judge_connection(claim, known, holding, tls=tls, now=NOW)
+        assert caught.value.reason is expected
+    assert len(claim.tried) == 1, "a proof is computed once, whatever counts"
+    if not asks_for_certificate(claim, known.product, tls=tls):
+        assert expected is not REQUIRED

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
-from provisioning.core import certify, pki, publish, revocation
+from provisioning.core import ca, certify, inventory, pki, publish, revocation, signing
 from provisioning.core.pki import KeyType
 from provisioning.model.certificate import Authority, Profile, Revocation
 from provisioning.store.database import Database, open_database
@@ -35,12 +35,12 @@ pytestmark = pytest.mark.server
 @pytest.fixture
 async def authority(database: Database) -> Authority:
     async with database.begin() as tx:
-        return await certify.ensure_default(tx, KEY, now=NOW)
+        return await ca.ensure_default(tx, KEY, now=NOW)
 
 
 @pytest.mark.parametrize("kind", [KeyType.P256, KeyType.RSA2048])
 async def test_revocation_bites(database: Database, kind: KeyType, tmp_path: Path) -> None:
-    own = await run(database, certify.create_authority, "own", await certify.make_key(kind), now=NOW)
+    own = await run(database, ca.create, "own", await ca.make_key(kind), now=NOW)
     leaf = await issue(database, own)
 
     async def verdicts() -> tuple[bool, str]:
@@ -49,19 +49,20 @@ async def test_revocation_bites(database: Database, kind: KeyType, tmp_path: Pat
         return code == 0, await ask_ocsp(database, own, leaf, tmp_path)
 
     assert await verdicts() == (True, "good")
-    await run(database, certify.hold, leaf, now=NOW)
+    await run(database, inventory.hold, leaf, now=NOW)
     assert await verdicts() == (False, "revoked")
-    await run(database, certify.release, leaf, now=NOW)
+    await run(database, inventory.release, leaf, now=NOW)
     assert await verdicts() == (True, "good")
-    await run(database, certify.revoke, leaf, now=NOW, reason=Revocation.KEY_COMPROMISE)
+    await run(database, inventory.revoke, leaf, now=NOW, reason=Revocation.KEY_COMPROMISE)
     assert await verdicts() == (False, "revoked")
 
 
 async def test_a_leaf_that_was_never_issued_is_unknown(
     database: Database, authority: Authority, tmp_path: Path
 ) -> None:
-    forged = pki.issue(
-        pki.Issuer(parsed(authority), KEY), pki.new_key().public_key(), pki.make_subject("x"), profile=Profile.DEVICE,
+    forged = signing.issue(
+        signing.Issuer(parsed(authority), KEY), pki.new_key().public_key(), pki.make_subject("x"),
+        profile=Profile.DEVICE,
         now=NOW, days=9, serial=0x77,
     )  # fmt: skip
     row = certify.inventory_row(authority, forged, (None, None), Profile.DEVICE)
@@ -78,7 +79,7 @@ async def test_crl_numbers_only_rise(database: Database, authority: Authority) -
 
 async def test_an_entry_stays_on_the_crl_beyond_the_expiry(database: Database, authority: Authority) -> None:
     leaf = await issue(database, authority, days=10)
-    await run(database, certify.revoke, leaf, now=NOW)
+    await run(database, inventory.revoke, leaf, now=NOW)
     for at, count in ((10, 1), (39, 1), (41, 0)):
         crl = x509.load_der_x509_crl(await run(database, publish.make_crl, authority, now=NOW + days(at)))
         assert len(crl) == count, f"after {at} days"
@@ -104,7 +105,7 @@ async def test_one_responder_serves_until_it_grows_old(
 
 async def test_an_authority_near_its_end_makes_no_responder_for_each_question(database: Database) -> None:
     own = made("Short", not_after=NOW + days(5))
-    imported = await run(database, certify.import_authority, "short", read_company(own))
+    imported = await run(database, ca.import_, "short", read_company(own))
     responders = [await run(database, publish.ensure_responder, imported, now=NOW) for _ in range(2)]
     assert responders[0].certificate == responders[1].certificate
     assert responders[0].certificate.not_valid_after_utc == NOW + days(5)
@@ -112,7 +113,7 @@ async def test_an_authority_near_its_end_makes_no_responder_for_each_question(da
 
 async def test_an_authority_kept_to_clients_answers_itself(database: Database, tmp_path: Path) -> None:
     own = made("Clients", extra=[(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH]), False)])
-    imported = await run(database, certify.import_authority, "clients", read_company(own))
+    imported = await run(database, ca.import_, "clients", read_company(own))
     leaf = await issue(database, imported)
     assert await ask_ocsp(database, imported, leaf, tmp_path) == "good"
 
@@ -127,10 +128,10 @@ async def test_an_unknown_authority_is_none_of_our_business(database: Database, 
 
 async def test_everyone_hears_of_new_authorities_and_not_of_crls(database: Database, database_url: str) -> None:
     async with notifications(database_url) as heard:
-        own = await run(database, certify.ensure_default, pki.new_key(), now=NOW)
+        own = await run(database, ca.ensure_default, pki.new_key(), now=NOW)
         await until(lambda: heard, "the first authority")
         await run(database, publish.make_crl, own, now=NOW)
-        await run(database, certify.rotate, own, pki.new_key(), now=NOW)
+        await run(database, ca.rotate, own, pki.new_key(), now=NOW)
         await until(lambda: len(heard) >= 2, "the rotation")
     assert all(each == {"change": "authority"} for each in heard)
     assert len(heard) == 2, "PostgreSQL says the same once for each transaction, and a CRL is no change"

@@ -15,7 +15,7 @@ from cryptography.x509 import ocsp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provisioning.core import pki, revocation
+from provisioning.core import pki, revocation, signing
 from provisioning.core.revocation import OcspRequest, Responder, Standing
 from provisioning.model.certificate import CrlEntry, Profile, Revocation, Status
 from provisioning.model.refusal import Reason, Refusal
@@ -29,22 +29,22 @@ KINDS = (pki.KeyType.P256, pki.KeyType.P384, pki.KeyType.RSA2048)
 
 
 @cache
-def issuer_of(kind: pki.KeyType = pki.KeyType.P256) -> pki.Issuer:
+def issuer_of(kind: pki.KeyType = pki.KeyType.P256) -> signing.Issuer:
     key = pki.new_key(kind)
-    return pki.Issuer(pki.make_authority(pki.make_subject("Test CA"), key, now=NOW, years=1, serial=1), key)
+    return signing.Issuer(signing.make_authority(pki.make_subject("Test CA"), key, now=NOW, years=1, serial=1), key)
 
 
 @cache
 def leaf_of(kind: pki.KeyType = pki.KeyType.P256, serial: int = 0xABC) -> x509.Certificate:
     key = pki.new_key().public_key()
     subject = pki.make_subject("device-1")
-    return pki.issue(issuer_of(kind), key, subject, profile=Profile.DEVICE, now=NOW, days=90, serial=serial)
+    return signing.issue(issuer_of(kind), key, subject, profile=Profile.DEVICE, now=NOW, days=90, serial=serial)
 
 
 @cache
 def responder_of(kind: pki.KeyType = pki.KeyType.P256) -> Responder:
     key, subject = pki.new_key(), pki.make_subject("OCSP")
-    leaf = pki.issue(issuer_of(kind), key.public_key(), subject, profile=Profile.OCSP, now=NOW, days=30, serial=2)
+    leaf = signing.issue(issuer_of(kind), key.public_key(), subject, profile=Profile.OCSP, now=NOW, days=30, serial=2)
     return Responder(leaf, key)
 
 
@@ -160,7 +160,7 @@ def test_a_response_of_a_stranger_is_not_believed(tmp_path: Path) -> None:
     own, leaf = write(tmp_path / "ca.pem", issuer_of().certificate), write(tmp_path / "leaf.pem", leaf_of())
     key = pki.new_key()
     subject = pki.make_subject("Not a responder")
-    plain = pki.issue(issuer_of(), key.public_key(), subject, profile=Profile.DEVICE, now=NOW, days=9, serial=9)
+    plain = signing.issue(issuer_of(), key.public_key(), subject, profile=Profile.DEVICE, now=NOW, days=9, serial=9)
     request = revocation.read_ocsp_request(request_for(leaf_of(), issuer_of().certificate))
     answered = tmp_path / "answered.der"
     answered.write_bytes(

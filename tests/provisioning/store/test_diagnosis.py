@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from provisioning.core import certify
+from provisioning.core import ca, certify, inventory
 from provisioning.store import certificates, diagnosis
 from provisioning.store.database import Database
 from provisioning.store.migrate import migrations
@@ -59,15 +59,15 @@ async def test_a_database_that_is_not_there(database_url: str) -> None:
         await asked(database_url.replace("/test_", "/nowhere_"), None)
 
 
-async def inventory(database: Database) -> tuple[int, ...]:
+async def counts(database: Database) -> tuple[int, ...]:
     async with database.read() as tx:
         found = await diagnosis.inventory(tx, NOW, NOW + days(30))
     return found.devices, found.expired, found.expiring, found.waiting, found.urgent
 
 
 async def test_devices_are_counted_by_the_certificate_that_lives_longest(database: Database) -> None:
-    authority = await run(database, certify.create_authority, "acme", KEY, now=NOW)
-    assert await inventory(database) == (0, 0, 0, 0, 0)
+    authority = await run(database, ca.create, "acme", KEY, now=NOW)
+    assert await counts(database) == (0, 0, 0, 0, 0)
     expired, expiring, well, revoked = [await add_device(database, f"dk{n}") for n in range(4)]
     past = NOW - days(100)
     for device, begin, length in (
@@ -78,21 +78,21 @@ async def test_devices_are_counted_by_the_certificate_that_lives_longest(databas
         async with database.begin() as tx:
             await tx.db.execute("UPDATE certificate SET not_before = $2, not_after = $3 WHERE id = $1", made.id,
                                 past - days(1), begin + days(length))  # fmt: skip
-    await run(database, certify.revoke_of_device, revoked.id, now=NOW)
+    await run(database, inventory.revoke_of_device, revoked.id, now=NOW)
     await issue(database, authority, days=9)  # no device's
-    assert await inventory(database) == (3, 1, 1, 0, 0)
+    assert await counts(database) == (3, 1, 1, 0, 0)
 
 
 async def test_predecessors_wait_until_their_successor_is_used(database: Database) -> None:
-    authority = await run(database, certify.create_authority, "acme", KEY, now=NOW)
+    authority = await run(database, ca.create, "acme", KEY, now=NOW)
     device = await add_device(database)
     near, far = [await issue(database, authority, device=device, days=length) for length in (20, 300)]
     new = [await run(database, certify.renew, authority, each, now=NOW, days=365) for each in (near, far)]
-    assert await inventory(database) == (1, 0, 0, 2, 1)
+    assert await counts(database) == (1, 0, 0, 2, 1)
     await run(database, certificates.note_seen, {new[0].id: NOW})
-    assert await inventory(database) == (1, 0, 0, 1, 0)
-    await run(database, certify.revoke, far, now=NOW)
-    assert await inventory(database) == (1, 0, 0, 0, 0)
+    assert await counts(database) == (1, 0, 0, 1, 0)
+    await run(database, inventory.revoke, far, now=NOW)
+    assert await counts(database) == (1, 0, 0, 0, 0)
 
 
 async def test_the_newest_beginning(database: Database) -> None:
@@ -101,7 +101,7 @@ async def test_the_newest_beginning(database: Database) -> None:
             return await diagnosis.newest(tx)
 
     assert await newest() is None
-    authority = await run(database, certify.create_authority, "acme", KEY, now=NOW - days(3))
+    authority = await run(database, ca.create, "acme", KEY, now=NOW - days(3))
     assert await newest() == authority.not_before
     made = await issue(database, authority)
     assert await newest() == made.not_before > authority.not_before

@@ -12,7 +12,10 @@ from tests.provisioning.store.registry import PROTOCOL, add_device, add_product,
 
 async def test_what_is_added_is_found(database: Database) -> None:
     async with database.begin() as tx:
-        added = await add_product(tx, name="Näme", dynamic_activation=True, auto_create=True, demo=True)
+        added = await add_product(
+            tx, name="Näme", dynamic_activation=True, auto_create=True, demo=True, register_limit=1_000_000,
+            client_authority="factory",
+        )  # fmt: skip
     async with database.read() as tx:
         found = await products.find(tx, PROTOCOL, "pk")
         assert found == added
@@ -48,7 +51,10 @@ async def test_pages_follow_each_other_and_count_devices(database: Database) -> 
 async def test_update_writes_what_may_change(database: Database) -> None:
     async with database.begin() as tx:
         added = await add_product(tx)
-        changed = replace(added, secret="new", name="n", dynamic_activation=True, auto_create=True, demo=True)
+        changed = replace(
+            added, secret="new", name="n", dynamic_activation=True, auto_create=True, demo=True, register_limit=5,
+            client_authority="factory",
+        )  # fmt: skip
         await products.update(tx, changed)
         assert await products.find(tx, PROTOCOL, "pk") == changed
 
@@ -72,7 +78,7 @@ async def test_demo_and_emptiness(database: Database) -> None:
         await add_product(tx, "real")
         await add_product(tx, "b", demo=True)
         await add_product(tx, "a", demo=True)
-        assert await products.demo_keys(tx) == ["a", "b"]
+        assert await products.demo_keys(tx) == [(PROTOCOL, "a"), (PROTOCOL, "b")]
         assert not await products.registry_is_empty(tx)
 
 

@@ -3,7 +3,8 @@
 import asyncio
 import socket
 import ssl
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from provisioning.settings import Http
 from provisioning.web import site as module
 from provisioning.web.operation import METRICS
 from provisioning.web.site import Site
+from tests import peers
 
 pytestmark = pytest.mark.server
 
@@ -228,50 +230,149 @@ def test_pipelined_requests_are_answered_in_order(run: Any, serve: Any, talk: An
     run(scenario())
 
 
-def test_tls(run: Any, lines: Any, tmp_path: Path) -> None:
-    server, client = _contexts(tmp_path)
+# --- over TLS ---
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("files")
+    peers.write(path / "server.pem", peers.leaf("server", "localhost"))
+    peers.write(path / "device.pem", peers.leaf("device"))
+    return path
+
+
+@asynccontextmanager
+async def secure(
+    files: Path, *routes: web.RouteDef, verify: ssl.VerifyMode = ssl.CERT_OPTIONAL, **settings: Any
+) -> AsyncIterator[Site]:
+    app = web.Application()
+    app[METRICS] = Metrics()
+    app.add_routes([HELLO, *routes])
+    context = peers.server(files / "server.pem", verify)
+    site = Site(app, host="127.0.0.1", port=0, settings=Http(**settings), ssl_context=context)
+    await site.start()
+    try:
+        yield site
+    finally:
+        await asyncio.wait_for(site.stop(), 5)
+
+
+async def get(site: Site, context: ssl.SSLContext, path: str = "/hello") -> str:
+    connector = aiohttp.TCPConnector(resolver=aiohttp.ThreadedResolver())
+    url = f"https://localhost:{site.port}{path}"
+    async with aiohttp.ClientSession(connector=connector) as session, session.get(url, ssl=context) as response:
+        return await response.text()
+
+
+def test_tls(run: Any, lines: Any, files: Path) -> None:
+    async def shown(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        certificate = request.transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        return web.Response(text=f"{request.scheme} {len(certificate or b'')}")
 
     async def scenario() -> None:
-        app = web.Application()
-        app[METRICS] = Metrics()
-        app.add_routes([HELLO])
-        site = Site(app, host="127.0.0.1", port=0, settings=Http(header_timeout=0.3), ssl_context=server)
-        await site.start()
-        try:
-            url = f"https://127.0.0.1:{site.port}/hello"
-            async with aiohttp.ClientSession() as session, session.get(url, ssl=client) as response:
-                assert await response.text() == "hello"
-            # a client that never speaks TLS is let go
-            reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
-            assert await asyncio.wait_for(reader.read(), 5) == b""
-            writer.close()
-        finally:
-            await asyncio.wait_for(site.stop(), 5)
+        async with secure(files, web.get("/shown", shown)) as site:
+            assert await get(site, peers.client()) == "hello"
+            assert await get(site, peers.client(), "/shown") == "https 0"
+            size = len(ssl.PEM_cert_to_DER_cert(_certificate(files / "device.pem")))
+            assert await get(site, peers.client(files / "device.pem"), "/shown") == f"https {size}"
+
+    run(scenario())
+    assert lines == []
+
+
+def _certificate(path: Path) -> str:
+    text = path.read_text()
+    return text[text.index("-----BEGIN CERTIFICATE") :]
+
+
+def test_each_handshake_that_fails_leaves_one_line(run: Any, lines: Any, until: Any, files: Path) -> None:
+    async def scenario() -> None:
+        async with secure(files, verify=ssl.CERT_REQUIRED, header_timeout=0.3) as site:
+            for number, (kind, (come, why)) in enumerate(peers.bad_clients(files).items(), 1):
+                await come(site.port)
+                await until(lambda number=number: len(lines) == number)
+                line = lines[-1]
+                assert line.pop("peer").startswith("127.0.0.1:")
+                assert line == {
+                    "event": "http.request", "protocol": "none", "outcome": "refused", "reason": "tls", "tls": why,
+                    "log_level": "info",
+                }, kind  # fmt: skip
+            await until(lambda: site.connections == 0)
 
     run(scenario())
 
 
-def _contexts(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    from datetime import UTC, datetime, timedelta
-    from ipaddress import ip_address
+def test_handshakes_count_as_connections(run: Any, lines: Any, until: Any, files: Path) -> None:
+    async def scenario() -> None:
+        async with secure(files, max_connections=2) as site:
+            hanging = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(2)]
+            await until(lambda: site.connections == 2)
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await get(site, peers.client())
+            for _, writer in hanging:
+                writer.close()
+            await until(lambda: site.connections == 0)
+            assert await get(site, peers.client()) == "hello"
 
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
+    run(scenario())
+    assert [line["event"] for line in lines] == ["http.overload", "http.request", "http.request"]
+    assert (lines[0]["turned_away"], lines[0]["limit"]) == (1, 2)
 
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-        .public_bytes(serialization.Encoding.PEM)
-    )
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / "both.pem").write_bytes(secret + certificate)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(folder / "both.pem")
-    return server, ssl.create_default_context(cadata=certificate.decode())
+
+def test_stop_cuts_handshakes_and_lets_requests_end(run: Any, lines: Any, until: Any, files: Path) -> None:
+    async def scenario() -> None:
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slow(_request: web.Request) -> web.Response:
+            begun.set()
+            await go_on.wait()
+            return web.Response(text="done")
+
+        async with secure(files, web.get("/slow", slow)) as site:
+            request = asyncio.create_task(get(site, peers.client(), "/slow"))
+            await begun.wait()
+            reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+            await until(lambda: site.connections == 2)
+            stopping = asyncio.create_task(site.stop())
+            assert await asyncio.wait_for(reader.read(), 2) == b"", "the handshake is cut"
+            writer.close()
+            with pytest.raises(ConnectionError):
+                await asyncio.open_connection("127.0.0.1", site.port)
+            assert not stopping.done()
+            go_on.set()
+            assert await asyncio.wait_for(request, 5) == "done"
+            await asyncio.wait_for(stopping, 5)
+            assert site.connections == 0
+
+    run(scenario())
+    assert lines == []
+
+
+def test_stop_with_nothing_but_handshakes_waits_for_none(run: Any, lines: Any, until: Any, files: Path) -> None:
+    async def scenario() -> None:
+        async with secure(files) as site:
+            clients = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(3)]
+            await until(lambda: site.connections == 3)
+            await asyncio.wait_for(site.stop(), 2)
+            assert site.connections == 0
+            for reader, writer in clients:
+                assert await asyncio.wait_for(reader.read(), 2) == b""
+                writer.close()
+
+    run(scenario())
+    assert lines == []
+
+
+def test_a_port_that_is_taken_under_tls(run: Any, files: Path) -> None:
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            app = web.Application()
+            app[METRICS] = Metrics()
+            context = peers.server(files / "server.pem")
+            site = Site(app, host="127.0.0.1", port=taken.getsockname()[1], settings=Http(), ssl_context=context)
+            with pytest.raises(OSError, match="in use"):
+                await site.start()
+            await site.stop()
+
+    run(scenario())

@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from provisioning.core import certify, pki, registry
+from provisioning.core import ca, certify, inventory, pki, registry
 from provisioning.model.certificate import Certificate, Revocation, Status
 from provisioning.model.refusal import Reason
 from provisioning.protocols.enos import certificates as service
@@ -23,7 +23,7 @@ from tests.certificates import parsed, read_company, run
 from tests.devices import DEVICE, PRODUCT
 from tests.openssl import made, openssl, outcome, verify
 from tests.pki_site import Reply, Served, load, pki_site
-from tests.provisioning.protocols.enos.conftest import Lines
+from tests.provisioning.protocols.conftest import Lines
 
 PATH = "/connect-service/v2.0/certificates"
 ROWS = (
@@ -151,8 +151,8 @@ async def test_the_line_breaks_of_a_request_may_be_lost(client: Client) -> None:
 async def test_a_company_s_authority_sends_what_stands_between(client: Client) -> None:
     root = made("root")
     own = made("own", root, path_length=0)
-    added = await run(client.served.database, certify.import_authority, "own", read_company(own, root))
-    await run(client.served.database, certify.set_default, added, now=now())
+    added = await run(client.served.database, ca.import_, "own", read_company(own, root))
+    await run(client.served.database, ca.set_default, added, now=now())
     data = await client.apply()
     assert [pki.first_attribute(each.subject, "CN") for each in pki.read_certificates(data["cert"])] == [
         "asset1",
@@ -167,7 +167,7 @@ async def test_a_common_name_is_given_once(client: Client) -> None:
     body = {"csr": client.csr(), "issueAuthority": "ECC"}
     for key in ("dk1", "dk2"):
         assert error_of(await client.call("apply", body, productKey="pk1", deviceKey=key)) == taken
-    await run(client.served.database, certify.revoke, await client.find(data), now=now())
+    await run(client.served.database, inventory.revoke, await client.find(data), now=now())
     assert await client.apply()
 
 
@@ -224,10 +224,10 @@ async def test_what_may_not_be_renewed(client: Client) -> None:
         assert error_of(await client.call("renew", renew | {"csr": csr})) == (400, 99400, subject)
     reply = await client.call("renew", renew | {"issueAuthority": "RSA"})
     assert error_of(reply)[2].endswith("issueAuthority is RSA (RSA unless stated), and the key is ECC")
-    await run(client.served.database, certify.hold, await client.find(data), now=now())
+    await run(client.served.database, inventory.hold, await client.find(data), now=now())
     words = "Invalid cert request!message: the certificate is {} and cannot renew"
     assert error_of(await client.call("renew", renew)) == (409, 99400, words.format("held"))
-    await run(client.served.database, certify.revoke, await client.find(data), now=now())
+    await run(client.served.database, inventory.revoke, await client.find(data), now=now())
     assert error_of(await client.call("renew", renew)) == (409, 99400, words.format("revoked"))
 
 
@@ -235,7 +235,7 @@ async def test_a_certificate_by_others_is_not_ours_to_renew(client: Client) -> N
     theirs = made("theirs")
     leaf = made("asset1", theirs, ca=False)
     database = client.served.database
-    authority = await run(database, certify.trust_authority, "theirs", theirs.certificate)
+    authority = await run(database, ca.trust, "theirs", theirs.certificate)
     device = await run(database, registry.device, "enos", "pk1", "dk1")
     held = await run(database, certify.adopt, authority, leaf.certificate, now=now(), device=device)
     for action in ("renew", "revoke"):

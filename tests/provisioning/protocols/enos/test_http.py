@@ -17,7 +17,7 @@ from provisioning.model.lifecycle import State
 from provisioning.model.registry import Device
 from tests.conftest import Serve, load_rows, until
 from tests.devices import GROUP, PRODUCT, bootstrap_body, connect, get_conn_proof, login, now_ms, raw
-from tests.provisioning.protocols.enos.conftest import Away, Lines
+from tests.provisioning.protocols.conftest import Away, Lines
 
 pytestmark = pytest.mark.server
 

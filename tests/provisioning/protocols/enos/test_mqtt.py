@@ -25,7 +25,7 @@ from provisioning.protocols.enos.mqtt import Enos
 from provisioning.settings import Enos as Settings
 from tests.conftest import Serve, load_rows, until
 from tests.devices import DEVICE, PRODUCT, Raw, connect, login, now_ms, raw
-from tests.provisioning.protocols.enos.conftest import Away, Lines
+from tests.provisioning.protocols.conftest import Away, Lines
 
 IDENTITY = Identity("enos", "pk1", "dk1")
 FRESH: dict[str, object] = {"type": "device", "protocol": "enos", "productKey": "pk1", "deviceKey": "new"}

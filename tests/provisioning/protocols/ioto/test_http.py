@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from provisioning.app import Running
-from provisioning.core import certify, claims, links, registry, tokens, updates
+from provisioning.core import claims, inventory, links, registry, tokens, updates
+from provisioning.core.register import Registrations
 from provisioning.credentials import Credentials
 from provisioning.model.certificate import Certificate, Status
 from provisioning.model.refusal import Reason, Refusal
@@ -430,10 +431,10 @@ async def test_each_call_makes_a_new_key_and_the_old_certificate_goes_when_the_n
     assert old.superseded_by == new.id
     now = datetime.now(UTC)
     async with running.database.begin() as tx:
-        assert await certify.revoke_replaced(tx, now=now) == []
+        assert await inventory.revoke_replaced(tx, now=now) == []
         assert await claims.revoke_outlived(tx, now=now + timedelta(hours=23, minutes=59)) == []
         await certificates.note_seen(tx, {new.id: now})
-        assert [each.id for each in await certify.revoke_replaced(tx, now=now)] == [old.id]
+        assert [each.id for each in await inventory.revoke_replaced(tx, now=now)] == [old.id]
 
 
 async def test_after_a_day_the_old_certificate_goes_whether_or_not_the_new_one_was_used(
@@ -496,7 +497,7 @@ class Provider:
 async def provided(running: Running, provider: Provider) -> AsyncIterator[str]:
     """The URL of the operations with another provider of credentials."""
     app = web.Application()
-    app[WORLD] = World(running.database, running.endpoints, credentials=provider)
+    app[WORLD] = World(running.database, running.endpoints, credentials=provider, registrations=Registrations(running.database))
     app[METRICS], app[REQUEST_TIMEOUT] = running.metrics, 5.0
     app.add_routes(http.Operations(running.settings.ioto).routes())
     runner = web.AppRunner(app)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from provisioning.core import certify
+from provisioning.core import ca, inventory
 from provisioning.model.certificate import Authority, Revocation
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.protocols.x509.crls import Crl, Crls
@@ -24,7 +24,7 @@ Get = Callable[..., Awaitable[Crl]]
 
 @pytest.fixture
 async def authority(database: Database) -> Authority:
-    found: Authority = await run(database, certify.ensure_default, KEY, now=NOW)
+    found: Authority = await run(database, ca.ensure_default, KEY, now=NOW)
     return found
 
 
@@ -51,11 +51,11 @@ async def test_the_number_grows_when_there_is_something_new(database: Database, 
     assert first.next_update == NOW + days(8)
     assert await get() is first
     steps: list[tuple[Any, dict[str, Any], Any, set[str]]] = [
-        (certify.hold, {}, one, {one.serial}),
-        (certify.release, {}, one, set()),
-        (certify.revoke, {}, one, {one.serial}),
-        (certify.hold, {}, two, {one.serial, two.serial}),
-        (certify.revoke, {"reason": Revocation.KEY_COMPROMISE}, two, {one.serial, two.serial}),
+        (inventory.hold, {}, one, {one.serial}),
+        (inventory.release, {}, one, set()),
+        (inventory.revoke, {}, one, {one.serial}),
+        (inventory.hold, {}, two, {one.serial, two.serial}),
+        (inventory.revoke, {"reason": Revocation.KEY_COMPROMISE}, two, {one.serial, two.serial}),
     ]
     for number, (verb, more, which, expected) in enumerate(steps, 2):
         await run(database, verb, which, now=NOW, **more)
@@ -67,11 +67,11 @@ async def test_the_number_grows_when_there_is_something_new(database: Database, 
 async def test_a_hold_here_and_a_release_there_are_seen(database: Database, authority: Authority, get: Get) -> None:
     """In one moment: neither a count nor the latest time tells."""
     one, two = await issue(database, authority), await issue(database, authority)
-    await run(database, certify.hold, one, now=NOW)
+    await run(database, inventory.hold, one, now=NOW)
     assert serials(await get()) == {one.serial}
     async with database.begin() as tx:
-        await certify.release(tx, one, now=NOW)
-        await certify.hold(tx, two, now=NOW)
+        await inventory.release(tx, one, now=NOW)
+        await inventory.hold(tx, two, now=NOW)
     assert serials(await get()) == {two.serial}
 
 
@@ -102,7 +102,7 @@ async def test_a_change_while_it_is_made_is_on_the_next(
     async def crl_entries(tx: Any, *arguments: Any) -> Any:
         found = await real(tx, *arguments)
         async with database.begin() as other:
-            await certify.revoke(other, leaf, now=NOW)
+            await inventory.revoke(other, leaf, now=NOW)
         return found
 
     monkeypatch.setattr(certificates, "crl_entries", crl_entries)
@@ -113,16 +113,16 @@ async def test_a_change_while_it_is_made_is_on_the_next(
 
 async def test_generations_are_apart(database: Database, authority: Authority, get: Get) -> None:
     old = await issue(database, authority)
-    new = await run(database, certify.rotate, authority, await certify.make_key(), now=NOW)
+    new = await run(database, ca.rotate, authority, await ca.make_key(), now=NOW)
     leaf = await issue(database, new)
     for each in (old, leaf):
-        await run(database, certify.revoke, each, now=NOW)
+        await run(database, inventory.revoke, each, now=NOW)
     assert serials(await get()) == {old.serial}
     assert serials(await get(generation=2)) == {leaf.serial}
 
 
 async def test_refusals(database: Database, get: Get) -> None:
-    await run(database, certify.trust_authority, "theirs", made("theirs").certificate)
+    await run(database, ca.trust, "theirs", made("theirs").certificate)
     cases: list[tuple[dict[str, Any], Reason]] = [
         ({"name": "nobody"}, Reason.UNKNOWN),
         ({"generation": 2}, Reason.UNKNOWN),

@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from provisioning.app import Running
-from provisioning.core import certify, enrol_certificate, pki, registry
+from provisioning.core import ca, enrol_certificate, inventory, pki, registry
 from provisioning.model.certificate import Certificate, Profile, Revocation, Status
 from provisioning.store import certificates, devices
 from provisioning.store.database import Database
@@ -124,15 +124,15 @@ async def test_cacerts(served: Served, label: str, *, secure: bool) -> None:
 
 
 async def test_cacerts_after_a_rotation(served: Served) -> None:
-    other = await run(served.database, certify.create_authority, "other", pki.new_key(), now=now())
-    new = await run(served.database, certify.rotate, served.authority, pki.new_key(), now=now())
+    other = await run(served.database, ca.create, "other", pki.new_key(), now=now())
+    new = await run(served.database, ca.rotate, served.authority, pki.new_key(), now=now())
     reply = await served.call("GET", f"{EST}/cacerts")
     found = {pki.read_certificate(each.read_bytes()) for each in read_certs_only(served, reply)}
     assert found == {parsed(served.authority), parsed(new)}
-    await run(served.database, certify.distrust, served.authority, now=now())
+    await run(served.database, ca.distrust, served.authority, now=now())
     assert len(read_certs_only(served, await served.call("GET", f"{EST}/cacerts"))) == 1
-    await run(served.database, certify.set_default, other, now=now())
-    await run(served.database, certify.distrust, new, now=now())
+    await run(served.database, ca.set_default, other, now=now())
+    await run(served.database, ca.distrust, new, now=now())
     reply = await served.call("GET", f"{EST}/gatehouse/cacerts")
     assert (reply.status, reply.text) == (409, "the authority is distrusted and cannot be an anchor\n")
 
@@ -189,7 +189,7 @@ async def test_with_curl(served: Served, client: Client) -> None:
 async def test_at_the_door_of_the_whole_service(service: Running, tmp_path: Path) -> None:
     """Its own TLS, its own addresses."""
     await load_rows(service, PRODUCT, DEVICE)
-    authority = await run(service.database, certify.default_authority)
+    authority = await run(service.database, ca.default)
     async with aiohttp.ClientSession() as session:
         whole = Served(service.database, authority, service.http, service.https, tmp_path, session)
         client = Client(whole)
@@ -226,7 +226,7 @@ async def test_a_certificate_enrols_for_another_one(served: Served, client: Clie
 
 
 async def test_a_label_names_the_authority(served: Served, client: Client) -> None:
-    other = await run(served.database, certify.create_authority, "other", pki.new_key(), now=now())
+    other = await run(served.database, ca.create, "other", pki.new_key(), now=now())
     issued = await client.enroll(f"{EST}/other/simpleenroll")
     assert issued.issuer == parsed(other).subject
     text = openssl("x509", "-in", client.certificate, "-noout", "-text")
@@ -236,7 +236,7 @@ async def test_a_label_names_the_authority(served: Served, client: Client) -> No
 
 async def test_after_a_rotation_the_new_generation_issues(served: Served, client: Client) -> None:
     await client.enroll()
-    new = await run(served.database, certify.rotate, served.authority, pki.new_key(), now=now())
+    new = await run(served.database, ca.rotate, served.authority, pki.new_key(), now=now())
     issued = client.keep(await client.post(REENROLL, client.request(new_key=False), show=True))
     assert issued.issuer == parsed(new).subject
 
@@ -326,9 +326,9 @@ async def test_certificates_that_are_no_longer_good(served: Served, client: Clie
     await client.enroll()
     own, body = await client.in_inventory(), client.request(new_key=False)
     said = "the certificate that was shown is {}\n".format
-    await run(served.database, certify.hold, own, now=now())
+    await run(served.database, inventory.hold, own, now=now())
     await refused(client, path, 403, said("on hold"), body=body, show=True)
-    await run(served.database, certify.revoke, own, now=now(), reason=Revocation.KEY_COMPROMISE)
+    await run(served.database, inventory.revoke, own, now=now(), reason=Revocation.KEY_COMPROMISE)
     await refused(client, path, 403, said("revoked"), body=body, show=True)
     async with served.database.begin() as tx:
         await tx.db.execute("UPDATE certificate SET status = 'valid', reason = NULL, revoked_at = NULL")
@@ -342,7 +342,7 @@ async def test_certificates_that_are_no_longer_good(served: Served, client: Clie
     async with served.database.begin() as tx:
         await tx.db.execute("UPDATE certificate SET not_before = now() - interval '1 d'")
         await tx.db.execute("UPDATE authority SET is_default = false")
-    await run(served.database, certify.distrust, served.authority, now=now())
+    await run(served.database, ca.distrust, served.authority, now=now())
     await refused(client, path, 403, said("of an authority that is not trusted"), body=body, show=True)
 
 
@@ -409,7 +409,7 @@ async def test_nothing_to_re_enrol(served: Served, client: Client) -> None:
     await refused(client, REENROLL, 400, words, auth=DK1)
     await client.enroll()
     await refused(client, REENROLL, 400, words, body=client.request("/CN=asset1"), auth=DK1)
-    await run(served.database, certify.revoke, await client.in_inventory(), now=now())
+    await run(served.database, inventory.revoke, await client.in_inventory(), now=now())
     await refused(client, REENROLL, 400, words, auth=DK1)
 
 
@@ -450,7 +450,7 @@ async def test_labels(served: Served, client: Client) -> None:
     await refused(client, f"{EST}/nobody/simpleenroll", 404, words, auth=DK1)
     assert (await served.call("GET", f"{EST}/nobody/cacerts")).text == words
     assert (await served.call("GET", f"{EST}/No_body/cacerts")).status == 404
-    await run(served.database, certify.trust_authority, "theirs", made("theirs").certificate)
+    await run(served.database, ca.trust, "theirs", made("theirs").certificate)
     words = "the authority is without a key and cannot issue\n"
     await refused(client, f"{EST}/theirs/simpleenroll", 409, words, auth=DK1)
     assert (await served.call("GET", f"{EST}/theirs/cacerts")).status == 200
@@ -468,7 +468,7 @@ async def test_the_inventory_is_not_filled(served: Served, client: Client, monke
     words = "the device has 2 valid certificates: some must be revoked first\n"
     await refused(client, ENROLL, 409, words, auth=DK1)
     await refused(client, REENROLL, 409, words, body=client.request(new_key=False), show=True)
-    await run(served.database, certify.revoke, await client.in_inventory(), now=now())
+    await run(served.database, inventory.revoke, await client.in_inventory(), now=now())
     await client.enroll()
 
 

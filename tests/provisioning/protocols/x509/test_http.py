@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from yarl import URL
 
-from provisioning.core import certify
+from provisioning.core import ca, inventory
 from provisioning.model.certificate import Certificate
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.protocols.x509 import http
@@ -56,7 +56,7 @@ async def test_the_authority_in_der(served: Served) -> None:
 async def test_the_authority_in_pem_with_those_above_it(served: Served, tmp_path: Path) -> None:
     root = made("root")
     own = made("own", root, path_length=0)
-    await run(served.database, certify.import_authority, "own", read_company(own, root))
+    await run(served.database, ca.import_, "own", read_company(own, root))
     reply = await served.call("GET", "/pki/own-1/ca.pem")
     assert (reply.status, reply.headers["Content-Type"]) == (200, "application/pem-certificate-chain")
     assert reply.body == own.pem + root.pem
@@ -94,11 +94,11 @@ async def test_openssl_takes_the_crl_and_refuses_the_revoked(served: Served, tmp
         return code == 0
 
     assert await verdict()
-    await run(served.database, certify.hold, leaf, now=now())
+    await run(served.database, inventory.hold, leaf, now=now())
     assert not await verdict()
-    await run(served.database, certify.release, leaf, now=now())
+    await run(served.database, inventory.release, leaf, now=now())
     assert await verdict()
-    await run(served.database, certify.revoke, leaf, now=now())
+    await run(served.database, inventory.revoke, leaf, now=now())
     assert not await verdict()
 
 
@@ -131,7 +131,7 @@ async def test_a_crl_is_sent_once(served: Served) -> None:
     assert (await served.call("GET", f"{CRL}.pem", headers=known)).status == 200
     assert (await served.call("GET", f"{CRL}.der", headers={"If-None-Match": "*"})).status == 304
     assert (await served.call("GET", f"{CRL}.der", headers={"If-None-Match": "garbage"})).body == first.body
-    await run(served.database, certify.revoke, leaf, now=now())
+    await run(served.database, inventory.revoke, leaf, now=now())
     changed = await served.call("GET", f"{CRL}.der", headers=known)
     assert (changed.status, len(list(x509.load_der_x509_crl(changed.body)))) == (200, 1)
 
@@ -145,7 +145,7 @@ async def test_requests_do_not_use_up_numbers(served: Served) -> None:
 
 async def test_an_authority_whose_key_is_elsewhere_has_no_crl_here(served: Served) -> None:
     theirs = made("theirs").certificate
-    await run(served.database, certify.trust_authority, "theirs", theirs)
+    await run(served.database, ca.trust, "theirs", theirs)
     reply = await served.call("GET", "/pki/theirs-1/crl.der")
     assert (reply.status, reply.text) == (404, "the authority is without a key and cannot sign\n")
     reply = await served.call("GET", "/pki/theirs-1/ca.der")
@@ -171,11 +171,11 @@ async def test_openssl_asks_the_responder(served: Served, tmp_path: Path) -> Non
     leaf = await add_leaf(served)
     assert await ask(served, leaf, tmp_path) == "good"
     assert await ask(served, leaf, tmp_path, "-sha256") == "good"
-    await run(served.database, certify.hold, leaf, now=now())
+    await run(served.database, inventory.hold, leaf, now=now())
     assert await ask(served, leaf, tmp_path) == "revoked"
-    await run(served.database, certify.release, leaf, now=now())
+    await run(served.database, inventory.release, leaf, now=now())
     assert await ask(served, leaf, tmp_path) == "good"
-    await run(served.database, certify.revoke, leaf, now=now())
+    await run(served.database, inventory.revoke, leaf, now=now())
     assert await ask(served, leaf, tmp_path) == "revoked"
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from provisioning.core.pki import Urls
+from provisioning.core.signing import Urls
 from provisioning.model.certificate import Authority
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.protocols.x509 import wire

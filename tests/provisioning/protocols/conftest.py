@@ -1,4 +1,4 @@
-"""What the tests of both doors share: the log as it was written, and a database that goes away."""
+"""What the tests of all doors share: the log as it was written, and a database that goes away."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
