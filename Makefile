@@ -17,13 +17,13 @@ run: .venv/ready ## serve with the demo fleet until Ctrl-C
 
 install: .venv/ready ## make .venv with the product and its command, and nothing else
 
-test: .venv-dev/ready .venv-vendor/ready ## pass every test
+test: .venv-dev/ready .venv-vendor/ready .venv-vendor-tencent/ready ## pass every test
 	$(PYTEST) -n 2 --dist loadfile
 
 fast: .venv-dev/ready ## the tests that need no server
 	$(PYTEST) -q -p no:xdist --hypothesis-profile=fast -m "not server and not vendor and not slow"
 
-acceptance: .venv-dev/ready .venv-vendor/ready ## the program as its users meet it: vendor SDK, tour, restarts
+acceptance: .venv-dev/ready .venv-vendor/ready .venv-vendor-tencent/ready ## the program as its users meet it: vendors' SDKs, tour, restarts
 	$(PYTEST) -m "vendor or acceptance"
 
 lint: .venv-dev/ready ## ruff
@@ -36,12 +36,13 @@ types: .venv-dev/ready ## mypy --strict
 bench: .venv/ready ## measure a fresh service with simulated devices
 	.venv/bin/python bench/run.py
 	.venv/bin/python bench/certificates.py
+	.venv/bin/python bench/registrations.py
 
 lock: .venv-dev/ready ## renew config/lock from pyproject.toml
 	sh config/lock/renew
 
 clean: ## remove what the targets made; the data directory stays
-	rm -rf .venv .venv-dev .venv-vendor build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-dev .venv-vendor .venv-vendor-tencent build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/ready: config/lock/product.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Gatehouse needs Python 3.11 or newer: PYTHON=/path/to/python3 make" >&2; exit 1; }
@@ -60,10 +61,20 @@ clean: ## remove what the targets made; the data directory stays
 	@touch $@
 
 .venv-vendor/ready: config/lock/vendor.txt
-	@echo "Installing the vendor's SDK into .venv-vendor ..."
+	@echo "Installing EnOS's SDK into .venv-vendor ..."
 	@$(PYTHON) -m venv --clear .venv-vendor
 	@.venv-vendor/bin/python $(PIP) --require-hashes -r config/lock/vendor.txt
 	@touch $@
 
-.PHONY: .venv-vendor
+# What has no wheel is built by the locked tools of .venv-dev.
+.venv-vendor-tencent/ready: config/lock/vendor-tencent.txt .venv-dev/ready
+	@echo "Installing Tencent's SDK into .venv-vendor-tencent ..."
+	@.venv-dev/bin/python -m venv --clear .venv-vendor-tencent
+	@.venv-dev/bin/python -m pip wheel --quiet --disable-pip-version-check --no-input --no-deps --no-build-isolation \
+		--require-hashes -r config/lock/vendor-tencent.txt --wheel-dir .venv-vendor-tencent/wheels
+	@.venv-vendor-tencent/bin/python $(PIP) --no-deps --no-index .venv-vendor-tencent/wheels/*.whl
+	@touch $@
+
+.PHONY: .venv-vendor .venv-vendor-tencent
 .venv-vendor: .venv-vendor/ready
+.venv-vendor-tencent: .venv-vendor-tencent/ready

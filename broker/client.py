@@ -62,6 +62,7 @@ class Client:
         self.filters: dict[str, int] = {}
         self.wildcards = 0
         self.admission = admission
+        self._admitted = admission
         self.slot = 0
         self._link: Link | None = None
         self._will: Message | None = None
@@ -77,7 +78,7 @@ class Client:
     def attach(self, link: Link, admission: Admission, connect: Connect, granted: Mapping[str, int]) -> None:
         """Serve a connection, with the subscriptions that it has already; what waited for it leaves."""
         self._link = link
-        self.admission = admission
+        self.admission = self._admitted = admission
         self.session.attributes[ADMISSION] = admission
         self.session.transitions.connect()
         self._broker.deadlines.drop(self)
@@ -102,6 +103,8 @@ class Client:
         will, self._will = self._will, None
         if will is not None and not clean:
             self._publish_will(will)
+        if self.admission is not self._admitted:  # what the connection was granted besides ends with it
+            self._change_rights(self._admitted.rights)
         if session_expiry is not None and self._stored_for:
             self._stored_for = min(session_expiry, self._broker.limits.session_expiry)
         if self._stored_for:

@@ -33,6 +33,8 @@ WRITE_BUFFER: Final = 65_536
 TURN: Final = 256
 TURN_SECONDS: Final = 0.005
 """Packets of one connection, and the time for them, before the others have their turn."""
+LAST_SECONDS: Final = 0.2
+"""The time for all that came with the end of a connection: nothing of it can be served later."""
 MQTT5: Final = 5
 FORFEITS: Final = frozenset({Reason.NOT_PROVEN, Reason.UNKNOWN})
 """Endings of whoever is not, or no longer, what the session belongs to: nothing of it is stored."""
@@ -53,9 +55,9 @@ class Connection(asyncio.Protocol):
     """One client, as the transport sees it, as its seat sees it (`Link`) and as the sessions see it (`Holder`)."""
 
     __slots__ = (
-        "_admission", "_buffer", "_connect", "_farewell", "_held", "_keepalive", "_listener", "_output", "_peer",
-        "_reason", "_resting", "_seat", "_second", "_seen", "_serving", "_since", "_taken", "_transport", "_unsent",
-        "_verdict", "_writable", "slot",
+        "_admission", "_buffer", "_connect", "_ended", "_farewell", "_held", "_keepalive", "_listener", "_output",
+        "_peer", "_reason", "_resting", "_seat", "_second", "_seen", "_serving", "_since", "_taken", "_transport",
+        "_unsent", "_verdict", "_writable", "slot",
     )  # fmt: skip
 
     def __init__(self, listener: "Listener") -> None:
@@ -67,6 +69,7 @@ class Connection(asyncio.Protocol):
         self._serving = False
         self._resting = False
         self._held = False
+        self._ended = False
         self._second = 0.0
         self._taken = 0
         self._connect: Connect | None = None
@@ -108,6 +111,10 @@ class Connection(asyncio.Protocol):
         self._read()
 
     def eof_received(self) -> bool:
+        """TLS brings the end along with what came before it, whether that is to be read or not: it is served now."""
+        self._ended = True
+        self._resting = False
+        self._read()
         return False
 
     def pause_writing(self) -> None:
@@ -176,12 +183,12 @@ class Connection(asyncio.Protocol):
     def _serve_buffer(self) -> None:
         """Raises: Malformed and its kin, UnsupportedLevel, TooLarge."""
         buffer, at, served = self._buffer, 0, 0
-        until = perf_counter() + TURN_SECONDS
+        until = perf_counter() + (LAST_SECONDS if self._ended else TURN_SECONDS)
         limits = self._listener.limits
         while at < len(buffer) and self._reason == "" and self._verdict is None and self._writable:
             if self._resting or self._held:
                 break
-            if served == TURN or perf_counter() > until:
+            if (served == TURN and not self._ended) or perf_counter() > until:
                 self._rest()
                 break
             served += 1
@@ -251,7 +258,8 @@ class Connection(asyncio.Protocol):
         if up := self._admission.limits.up:
             now = self._listener.loop.time()
             self._second, self._taken = pace.count(self._second, self._taken, now)
-            if wait := pace.wait(self._second, self._taken, up, now):
+            wait = pace.wait(self._second, self._taken, up, now)
+            if wait and not self._ended:
                 self._rest(wait)
                 if told := self._admission.conduct.throttled(self._admission.identity):
                     self.publish(replace(told, qos=0))

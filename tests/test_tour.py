@@ -98,7 +98,8 @@ async def test_tour(data_directory: Path, tmp_path: Path) -> None:
         whole = "\n".join(outputs)
         shown = (
             '"pk": "demopump"', "SN-0001", "20 devices in", ", 0 wrong", "mosquitto_pub", "refused\n", "1 created",
-            "gatehouse_logins_total", "tls-1.pem: OK", "refused without a certificate", "is revoked",
+            "gatehouse_logins_total", '"Payload":"', "DEMOMETER1meter-1;12010126;", '{"code":1007,', "5 devices in",
+            "tls-1.pem: OK", "refused without a certificate", "is revoked",
             "refused when revoked", "certificate revoked", "revoked, says its CRL",
         )  # fmt: skip
         for expected in shown:
@@ -108,6 +109,8 @@ async def test_tour(data_directory: Path, tmp_path: Path) -> None:
         assert [(line["outcome"], line.get("reason")) for line in logins] == [
             ("accepted", None), ("refused", "certificate_required"), ("refused", "certificate_required"),
         ]  # fmt: skip
+        registrations = [line for line in log_lines(log) if line["event"] == "http.register"]
+        assert [line["reason"] for line in registrations if line["device"] == "meter-1"] == ["", "activation_spent"]
         assert (tmp_path / "tls-1.key").stat().st_mode & 0o077 == 0, "others may read the key"
     finally:
         os.killpg(service.pid, signal.SIGINT)

@@ -9,7 +9,7 @@
     transfer    import and export: the registry as NDJSON
     doctor      what is wrong, and what to do; doctor_machine, doctor_database, doctor_certificates
     sign        what a device would send, for a person with a shell
-    simulate    real devices over the wire; simulate_enos, simulate_tencent, simulate_ioto and what they share, simulated
+    simulate    real devices over the wire; simulate_{enos,tencent,ioto} and what they share, simulated
     simulation  their play; the devices themselves: simulation_enos, simulation_tencent
     run         settings, loop and registry for the work of a command; errors -> one line and an exit code
     output      tables for people, lines for pipes, JSON for programs

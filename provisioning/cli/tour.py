@@ -1,4 +1,4 @@
-"""What a newcomer may paste: a device bootstraps, a few devices activate, one posts a measurement.
+"""What a newcomer may paste: a device bootstraps, a few devices activate, one posts; a Tencent device registers.
 
 The README's tour and its test rely on this text.
 """
@@ -15,8 +15,11 @@ from provisioning.store import devices, groups, products
 
 if TYPE_CHECKING:
     from provisioning.app import Running
+    from provisioning.model.registry import Product
+    from provisioning.store.database import Tx
 
 SERIAL: Final = "SN-0001"
+DEVICE: Final = "meter-1"
 CARRIED: Final = ("GATEHOUSE_CONFIG", "GATEHOUSE_DATA_DIR")
 """Variables that lead to the registry and are no secrets: whoever pastes into another shell needs them."""
 
@@ -37,36 +40,66 @@ def program() -> str:
 async def tour(running: "Running") -> str:
     """The commands for this service, with its ports; empty, unless the demo fleet is in its registry."""
     async with running.database.read() as tx:
-        demo = await products.demo_keys(tx)
-        product = await products.find(tx, "enos", demo[0]) if demo else None
-        if product is None:
-            return ""
-        of_product = await groups.of_product(tx, product.id)
-        fleet = await devices.page(tx, devices.Filter(protocol="enos", product=product.key), 0, 20)
-    gatehouse, http, mqtt = program(), running.ports["http"], running.ports["mqtt"]
-    host, mqtt_host = running.settings.http.host, running.settings.mqtt.host
-    group = of_product[0].key if of_product else None
-    parts = []
-    if group is not None:
-        body = f"{gatehouse} sign enos --group {shlex.quote(group)} --serial {SERIAL}"
-        url = f"http://{f'[{host}]' if ':' in host else host}:{http}/2.4.0/bootstrap"
-        parts.append(
-            ("A device bootstraps:", f"curl -s -H 'Content-Type: application/json' -d \"$({body})\" {url}; echo")
-        )
-        where = [f" --host {mqtt_host}"] if mqtt_host != Mqtt().host else []
-        where += [f" --http-port {http}"] if http != Http().port else []
-        where += [f" --mqtt-port {mqtt}"] if mqtt != Mqtt().port else []
-        which = f" --group {shlex.quote(group)} --product {product.key}" if (group, product.key) != DEMO else ""
-        parts.append(
-            ("Devices bootstrap, activate and post:", f"{gatehouse} simulate enos --count 5{which}{''.join(where)}")
-        )
-    if device := next((each for each in fleet if each.secret), None):
-        login = signed_login(device.identity, device.secret, timestamp=str(now_ms()))
-        parts.append(("A device posts a measurement:", mosquitto_line(login, device.identity, mqtt_host, mqtt)))
+        demo = dict(reversed(await products.demo_keys(tx)))  # the first of each protocol
+        parts = []
+        if product := await products.find(tx, "enos", demo.get("enos", "")):
+            parts += await _enos(running, tx, product)
+        if product := await products.find(tx, "tencent", demo.get("tencent", "")):
+            parts += _tencent(running, product)
+    if not parts:
+        return ""
     lines = ["", "The demo fleet is loaded. Paste into another terminal:"]
     for title, command in parts:
         lines += ["", f"  # {title}", f"  {command}"]
     return "\n".join([*lines, ""])
 
 
+def _where(running: "Running") -> str:
+    """Options that lead `simulate` to this service."""
+    http, mqtt, host = running.ports["http"], running.ports["mqtt"], running.settings.mqtt.host
+    where = [f" --host {host}"] if host != Mqtt().host else []
+    where += [f" --http-port {http}"] if http != Http().port else []
+    where += [f" --mqtt-port {mqtt}"] if mqtt != Mqtt().port else []
+    return "".join(where)
+
+
+def _url(running: "Running") -> str:
+    host = running.settings.http.host
+    return f"http://{f'[{host}]' if ':' in host else host}:{running.ports['http']}"
+
+
+async def _enos(running: "Running", tx: "Tx", product: "Product") -> list[tuple[str, str]]:
+    of_product = await groups.of_product(tx, product.id)
+    fleet = await devices.page(tx, devices.Filter(protocol="enos", product=product.key), 0, 20)
+    gatehouse, parts = program(), []
+    if of_product:
+        group = of_product[0].key
+        body = f"{gatehouse} sign enos --group {shlex.quote(group)} --serial {SERIAL}"
+        url = f"{_url(running)}/2.4.0/bootstrap"
+        parts.append(
+            ("A device bootstraps:", f"curl -s -H 'Content-Type: application/json' -d \"$({body})\" {url}; echo")
+        )
+        which = f" --group {shlex.quote(group)} --product {product.key}" if (group, product.key) != DEMO else ""
+        parts.append(
+            ("Devices bootstrap, activate and post:", f"{gatehouse} simulate enos --count 5{which}{_where(running)}")
+        )
+    if device := next((each for each in fleet if each.secret), None):
+        login = signed_login(device.identity, device.secret, timestamp=str(now_ms()))
+        host, port = running.settings.mqtt.host, running.ports["mqtt"]
+        parts.append(("A device posts a measurement:", mosquitto_line(login, device.identity, host, port)))
+    return parts
+
+
+def _tencent(running: "Running", product: "Product") -> list[tuple[str, str]]:
+    gatehouse, http = program(), running.ports["http"]
+    url = f" --url {_url(running)}" if http != Http().port or running.settings.http.host != Http().host else ""
+    sign = f"{gatehouse} sign tencent --product {product.key} --device {DEVICE}{url}"
+    which = f" --product {product.key}" if product.key != DEMO_TENCENT else ""
+    return [
+        ("A Tencent device registers:", f'eval "$({sign} | head -n 1)"'),
+        ("Tencent devices register and post:", f"{gatehouse} simulate tencent --count 5{which}{_where(running)}"),
+    ]
+
+
 DEMO: Final = ("demo-line", "demopump")
+DEMO_TENCENT: Final = "DEMOMETER1"

@@ -70,9 +70,11 @@ async def register(tx: Tx, requests: Sequence[Request]) -> list[Registered | Ref
     Requests for one device at the same time get the same. Devices first, then the count of their product, so that
     nobody waits for another in a circle.
     """
+    held = await registrations.hold(tx, {_product_id(request) for request in requests})
     first: dict[Identity, Request] = {}
     for request in requests:
-        first.setdefault(request.identity, request)
+        if _product_id(request) in held:
+            first.setdefault(request.identity, request)
     fresh = {name: one for name, one in first.items() if one.standing.credential.device is None}
     created = await _create(tx, fresh)
     outcomes = await _issue_again(tx, [one for name, one in first.items() if name not in fresh])

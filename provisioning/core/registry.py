@@ -51,6 +51,7 @@ async def delete_product(tx: Tx, which: Product, *, cascade: bool) -> int:
     """
     count = 0
     if cascade:
+        await products.lock_for_deletion(tx, which)
         of_product = await groups.of_product(tx, which.id)
         count = await _delete_devices(tx, which.id, of_product)
         for each in of_product:

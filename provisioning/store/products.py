@@ -30,6 +30,7 @@ UPDATE: Final = """
            register_limit = $7, client_authority = $8, demo = $9
     WHERE id = $1
 """
+LOCK_FOR_DELETION: Final = "SELECT pg_advisory_xact_lock(hashtextextended('product ' || $1::bigint, 0))"
 DELETE: Final = "DELETE FROM product WHERE id = $1"
 DEMO: Final = "SELECT protocol, key FROM product WHERE demo ORDER BY protocol, key"
 ANY_PRODUCT: Final = "SELECT EXISTS (SELECT FROM product) OR EXISTS (SELECT FROM enrolment_group)"
@@ -76,6 +77,11 @@ async def update(tx: Tx, product: Product) -> None:
         UPDATE, product.id, sealed, product.name, product.dynamic_activation, product.auto_create,
         product.certificate_login, product.register_limit, product.client_authority, product.demo,
     )  # fmt: skip
+
+
+async def lock_for_deletion(tx: Tx, product: Product) -> None:
+    """From now on until the transaction ends no device registers itself in the product: see `registrations.hold`."""
+    await tx.db.execute(LOCK_FOR_DELETION, product.id)
 
 
 async def delete(tx: Tx, product: Product) -> None:

@@ -27,6 +27,10 @@ LOOK_UP: Final = """
     LEFT JOIN registration r ON r.product_id = p.id
     ORDER BY w.ord
 """
+HOLD: Final = """
+    SELECT w.id FROM unnest($1::bigint[]) w (id)
+    WHERE pg_try_advisory_xact_lock_shared(hashtextextended('product ' || w.id, 0))
+"""
 # The index settles who of several is the first. Rows go in one order, so that batches with common devices wait for each
 # other instead of failing; a product that is gone, or was closed a moment ago, gets none.
 CREATE: Final = """
@@ -77,6 +81,15 @@ async def look_up(tx: Tx, identities: Sequence[Identity]) -> list[Standing | Sea
         except SealError as error:  # one damaged row must not turn away the others
             found.append(error)
     return found
+
+
+async def hold(tx: Tx, product_ids: Collection[int]) -> set[int]:
+    """Keep products from being deleted until the transaction ends; returns all but those whose deletion is under way.
+
+    That may take long (`products.lock_for_deletion`): nobody waits for it, and nobody fails with it but whoever asks
+    for that product.
+    """
+    return {row["id"] for row in await tx.db.fetch(HOLD, list(product_ids))}
 
 
 async def create(tx: Tx, wanted: Sequence[tuple[Identity, int, str]]) -> dict[Identity, int]:

@@ -753,6 +753,23 @@ async def test_rights_may_change(door: Door, slow: Slow) -> None:
         assert await other.ping() == []
 
 
+async def test_rights_that_were_granted_on_the_way_end_with_the_connection(door: Door, slow: Slow) -> None:
+    """A stored session keeps nothing of what its device may not have when it comes again."""
+    async with door.device(clean=False) as client:
+        slow.answers.put_nowait(Answer(rights=lambda _before: Rights((SYS, "/more/"))))
+        client.publish(SYS + "x", b"1")
+        assert await client.ping() == []
+        assert await client.subscribe(("/more/x", 1)) == (1,)
+        assert await client.subscribe((SYS + "a", 1)) == (1,)
+    await until(lambda: not len(door.sessions), "the device to go")
+    assert list(client_of(door).filters) == [SYS + "a"]
+    for topic in ("/more/x", SYS + "a"):
+        send(door, topic)
+    async with door.device(clean=False) as client:
+        assert (await client.read_publish()).message.topic == SYS + "a"
+        assert await client.ping() == []
+
+
 @pytest.mark.parametrize("level", [4, 5])
 async def test_a_refusal_that_ends_the_session_acknowledges_nothing(door: Door, slow: Slow, level: int) -> None:
     async with door.device(level=level) as client:

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from structlog.testing import LogCapture
 
-from broker import embedded
+from broker import embedded, packets
 from broker.embedded import EmbeddedBroker
 from broker.listener import Limits, Listener
 from broker.sessions import Sessions
 from provisioning import handshake
-from provisioning.model.mqtt import Connect, Peer
+from provisioning.model.admission import SessionLimits
+from provisioning.model.mqtt import Connect, Message, Peer
 from tests import peers
-from tests.broker.door import Door, Judge
+from tests.broker.door import SYS, Door, Judge
 from tests.conftest import until
 from tests.devices import Raw
 
@@ -41,14 +42,18 @@ def seen() -> list[Peer]:
 
 
 @pytest.fixture
+def judge() -> Judge:
+    return Judge()
+
+
+@pytest.fixture
 async def secure(
-    files: Path, seen: list[Peer], lines: LogCapture, monkeypatch: pytest.MonkeyPatch
+    files: Path, judge: Judge, seen: list[Peer], lines: LogCapture, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Open]:
     """Open a listener with two-way TLS: `await secure(max_connections=2)`."""
     from broker import listener
 
     monkeypatch.setattr(handshake, "log", listener.log)
-    judge = Judge()
 
     def admit(connect: Connect, peer: Peer) -> Any:
         seen.append(peer)
@@ -131,3 +136,19 @@ async def test_stop_cuts_handshakes(secure: Open, lines: LogCapture) -> None:
             await asyncio.wait_for(reader.read(), 2)
         writer.close()
     assert lines.entries == []
+
+
+@pytest.mark.parametrize(("up", "messages"), [(30, 100), (0, 2_000)], ids=["more than its pace", "more than a turn"])
+async def test_what_came_before_the_end_is_served(
+    secure: Open, judge: Judge, files: Path, up: int, messages: int
+) -> None:
+    """TLS brings the end of the stream along with the data: who publishes and goes has published."""
+    judge.limits = SessionLimits(up=up)
+    listener = await secure()
+    device = await client(listener, files)
+    assert (await device.login(Door.connect())).code == 0
+    publish = packets.write_publish(Message(f"{SYS}thing/x", b"1"), level=4)
+    device.send(publish * messages + packets.write_disconnect(level=4))
+    await device.close()
+    await until(lambda: not listener.connections, "the end")
+    assert listener.totals.received == messages

@@ -214,8 +214,8 @@ def test_one_that_is_cut_off_before_it_began(run: Any, lines: list[Any], files: 
                 return house.enter(handshake)
 
             terms = Terms(
-                context=peers.server(files / "server.pem"), timeout=5, begin=lambda _: asyncio.Protocol(), enter=stop_it,
-                leave=house.leave, refused="x.login", overload="x.overload",
+                context=peers.server(files / "server.pem"), timeout=5, begin=lambda _: asyncio.Protocol(),
+                enter=stop_it, leave=house.leave, refused="x.login", overload="x.overload",
             )  # fmt: skip
             ours, theirs = socket.socketpair()
             ours.setblocking(False)

@@ -1,9 +1,10 @@
-"""The vendor's own SDK in a process and an environment of its own."""
+"""The vendors' own SDKs, each in processes and an environment of its own."""
 
 import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from tests.conftest import ROOT
 ANSWER_WITHIN = 30.0
 
 
-def interpreter() -> str:
-    """The Python that has the SDK."""
-    named = os.environ.get("VENDOR_PYTHON")
-    path = Path(named) if named else ROOT / ".venv-vendor" / "bin" / "python"
+def interpreter(environment: str = ".venv-vendor") -> str:
+    """The Python that has the SDK; a variable named like the environment, VENDOR_PYTHON, takes another one."""
+    variable = f"{environment.removeprefix('.venv-').replace('-', '_').upper()}_PYTHON"
+    named = os.environ.get(variable)
+    path = Path(named) if named else ROOT / environment / "bin" / "python"
     if not path.is_file():
-        pytest.fail(f"there is no {path}: the vendor's SDK is missing; run `make .venv-vendor`, or set VENDOR_PYTHON")
+        pytest.fail(f"there is no {path}: the vendor's SDK is missing; run `make {environment}`, or set {variable}")
     return str(path)
 
 
@@ -56,19 +58,29 @@ class Driver:
 Drive = Callable[[], Awaitable[Driver]]
 
 
-@pytest.fixture
-async def drive() -> AsyncIterator[Drive]:
-    """Start a device on the SDK: `device = await drive()`. Killed when the test ends."""
+@asynccontextmanager
+async def drivers(script: str, environment: str) -> AsyncIterator[Drive]:
+    """`device = await drive()` starts a device on the SDK. Killed when the block ends."""
     started: list[Driver] = []
 
     async def start() -> Driver:
         process = await asyncio.create_subprocess_exec(
-            interpreter(), str(ROOT / "tests" / "vendor" / "drive_enos.py"), stdin=asyncio.subprocess.PIPE,
+            interpreter(environment), str(ROOT / "tests" / "vendor" / script), stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=ROOT / "tests" / "vendor",
+            env=os.environ | {"PYTHONPATH": str(ROOT), "no_proxy": "*"},
         )  # fmt: skip
         started.append(Driver(process))
         return started[-1]
 
-    yield start
-    for driver in started:
-        await driver.end()
+    try:
+        yield start
+    finally:
+        for driver in started:
+            await driver.end()
+
+
+@pytest.fixture
+async def drive() -> AsyncIterator[Drive]:
+    """Devices on EnOS's SDK."""
+    async with drivers("drive_enos.py", ".venv-vendor") as start:
+        yield start

@@ -1,4 +1,4 @@
-"""A device on the vendor's own SDK, driven line by line: a JSON order on standard input, an answer on standard output.
+"""A device on EnOS's own SDK, driven line by line.
 
 Runs in the environment of `config/lock/vendor.txt`, which has the SDK and nothing of ours. It uses the SDK as the SDK's
 own samples do; what the SDK says by callback or in its log is kept as `seen`.
@@ -6,10 +6,7 @@ own samples do; what the SDK says by callback or in its log is kept as `seen`.
 
 import hashlib
 import json
-import logging
 import re
-import sys
-import threading
 import time
 import urllib.request
 from importlib.metadata import version
@@ -32,34 +29,9 @@ from enos.message.upstream.tsl.MeasurepointPostBatchRequest import (  # type: ig
 )
 from enos.message.upstream.tsl.MeasurepointPostRequest import MeasurepointPostRequest  # type: ignore[import-not-found]
 
+from tests.vendor.driving import SEEN, Driven, serve
+
 OPERATION_TIMEOUT = 10
-
-
-class Seen(logging.Handler):
-    """What happened, in order: [kind, text]."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._happened = threading.Condition()
-        self.all: list[list[str]] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.note("log", record.getMessage())
-
-    def note(self, kind: str, text: str = "") -> None:
-        with self._happened:
-            self.all.append([kind, text])
-            self._happened.notify_all()
-
-    def wait(self, kind: str, text: str, seconds: float) -> bool:
-        """Until something of this kind with this text in it has happened."""
-        with self._happened:
-            return self._happened.wait_for(
-                lambda: any(each[0] == kind and text in each[1] for each in self.all), timeout=seconds
-            )
-
-
-SEEN = Seen()
 
 
 class DisableReply(BaseReply):  # type: ignore[misc]
@@ -106,9 +78,7 @@ class Callback(IConnectCallback):  # type: ignore[misc]
         SEEN.note("on_connect_failed")
 
 
-class Device:
-    """The orders. Each answers with whatever JSON can hold."""
-
+class Device(Driven):
     def __init__(self) -> None:
         self._client: Any = None
 
@@ -193,12 +163,6 @@ class Device:
             triple: dict[str, str] = json.load(response)
             return triple
 
-    def wait(self, kind: str, text: str = "", seconds: float = 15) -> bool:
-        return SEEN.wait(kind, text, seconds)
-
-    def seen(self) -> list[list[str]]:
-        return SEEN.all
-
     def close(self) -> None:
         self._client.close()
 
@@ -207,19 +171,5 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def main() -> None:
-    logging.getLogger("enos").addHandler(SEEN)
-    device = Device()
-    for line in sys.stdin:
-        order = json.loads(line)
-        try:
-            verb = getattr(device, order.pop("do"))
-            answer = {"answer": verb(**order)}
-        except Exception as error:  # noqa: BLE001 - the test that gave the order judges it
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
-
-
 if __name__ == "__main__":
-    main()
+    serve(Device(), "enos")

@@ -149,7 +149,7 @@ async def test_device_comes_back_after_a_restart(database_url: str, drive: Drive
     assert await device("wait", kind="log", text="bad disconnection")
     async with gatehouse(settings_for(database_url, mqtt={"port": port})) as after:
         await until(lambda: len(after.sessions) == 1, "the device to log in again", 20)
-        assert await device("is_connected")
+        await until(lambda: device("is_connected"), "the SDK to know that it has")
 
 
 def test_missing_sdk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Gateways over MQTT: what one asks for is done, answered, and bites in its topic rights."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from provisioning import log
@@ -74,10 +74,8 @@ class GatewayDesk:
         if request.verb is Verb.DESCRIBE:
             return write_sub_devices(await self._gateways.sub_devices(identity)), None, []
         results = await self._results(identity, request)
-        names = [f"{entry.product}/{entry.device}" for entry, result in results if result is Result.OK]
-        rights = partial(CHANGES[request.verb], names) if names and request.verb in CHANGES else None
         refused = [int(result) for _, result in results if result is not Result.OK]
-        return write_results(str(request.verb), results), rights, refused
+        return write_results(str(request.verb), results), _change(request.verb, results), refused
 
     async def _results(self, identity: Identity, request: Request) -> Results:
         """A code for each entry; what cannot be read, or is too old, is not asked for."""
@@ -112,13 +110,14 @@ def _failed(request: Request | None) -> bytes:
     return write_results(str(request.verb) if request else "", [(entry, Result.SYSTEM) for entry in entries])
 
 
-def _gain(names: list[str], rights: TopicRights) -> TopicRights:
-    return rights.with_others(names) if isinstance(rights, Topics) else rights
+def _change(verb: Verb, results: Results) -> Callable[[TopicRights], TopicRights] | None:
+    """What becomes of the rights. Only `online` gives any, and takes those of a device for which it is refused."""
+    if verb is Verb.BIND:  # bound alone, a device is not there yet
+        return None
+    named = {f"{entry.product}/{entry.device}": result for entry, result in results}
+    gained = [name for name, result in named.items() if verb is Verb.ONLINE and result is Result.OK]
+    return partial(_changed, named.keys(), gained)
 
 
-def _lose(names: list[str], rights: TopicRights) -> TopicRights:
-    return rights.without_others(names) if isinstance(rights, Topics) else rights
-
-
-CHANGES = {Verb.ONLINE: _gain, Verb.OFFLINE: _lose, Verb.UNBIND: _lose}
-"""Bound alone, a device is not there yet."""
+def _changed(named: Iterable[str], gained: Iterable[str], rights: TopicRights) -> TopicRights:
+    return rights.without_others(named).with_others(gained) if isinstance(rights, Topics) else rights

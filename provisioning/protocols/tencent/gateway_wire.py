@@ -22,6 +22,8 @@ from provisioning.protocols.tencent.wire import DEVICE_NAME, PRODUCT_ID, PROTOCO
 
 DIGITS: Final = re.compile(r"[0-9]{1,20}")
 LARGEST: Final = 10**20 - 1
+MOST_DEVICES: Final = 1_500
+"""Devices that one message may name: as many as a gateway may have."""
 
 
 class Verb(StrEnum):
@@ -144,7 +146,7 @@ def read_request(payload: bytes) -> Request:
         return Request(verb)
     inner = said.get("payload")
     devices = inner.get("devices") if isinstance(inner, dict) else None
-    if not isinstance(devices, list) or not devices:
+    if not isinstance(devices, list) or not 0 < len(devices) <= MOST_DEVICES:
         raise Refusal(Reason.MALFORMED, field="devices", type=kind)
     return Request(verb, tuple(_read_entry(verb, each) for each in devices))
 

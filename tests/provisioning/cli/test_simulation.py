@@ -1,17 +1,9 @@
+import asyncio
+
 import pytest
-from aiomqtt import Message
 
-from provisioning.cli.simulation import HOPELESS, Report, WrongAnswerError, _pushed
-from provisioning.model.identity import Identity
-from provisioning.protocols.enos import wire
-
-DEVICE = Identity("enos", "pk", "dk")
-TOPIC = wire.activation_topic(DEVICE)
-PUSH = wire.write_activation(DEVICE, "asset", "secret")
-
-
-def message(payload: bytes, topic: str = TOPIC) -> Message:
-    return Message(topic, payload, 1, False, 1, None)
+from provisioning.cli.simulation import HOPELESS, TOLD, Pace, Report, Stage, WrongAnswerError, play
+from tests.conftest import until
 
 
 @pytest.mark.parametrize(
@@ -24,40 +16,90 @@ def message(payload: bytes, topic: str = TOPIC) -> Message:
     ],
 )
 def test_latencies_by_nearest_rank(count: int, expected: dict[str, float]) -> None:
-    report = Report()
-    report.steps["post"] = [n / 1000 for n in range(count, 0, -1)]
+    report = Report({"post": [n / 1000 for n in range(count, 0, -1)]})
     assert report.latencies("post") == expected
 
 
 def test_one_right_answer_is_hope() -> None:
-    assert Report(wrong=HOPELESS).is_hopeless
-    assert not Report(wrong=HOPELESS, right=1).is_hopeless
+    assert Report({}, wrong=HOPELESS).is_hopeless
+    assert not Report({}, wrong=HOPELESS, right=1).is_hopeless
 
 
 def test_what_did_not_come_through_is_not_timed() -> None:
-    report = Report()
+    report = Report.of(["login"])
     with pytest.raises(WrongAnswerError), report.timed("login"):
         raise WrongAnswerError
-    assert report.steps["login"] == []
+    assert report.steps == {"login": []}
 
 
-def test_the_pushed_secret() -> None:
-    assert _pushed(message(PUSH), TOPIC, DEVICE) == "secret"
+async def test_what_is_wrong_is_told_with_its_step_and_only_the_first_few() -> None:
+    async def live(stage: Stage, name: str) -> None:
+        async with stage.step("post"):
+            with stage.report.timed("post"):
+                await asyncio.sleep(0)
+            if name != "d3":
+                raise WrongAnswerError("no reply")
+
+    report = await play(live, [f"d{n}" for n in range(10)], ["post"], Pace(concurrency=1))
+    assert (report.right, report.wrong, len(report.steps["post"])) == (1, 9, 10)
+    assert report.errors == [f"d{n}: post: no reply" for n in (0, 1, 2, 4, 5)]
+    assert len(report.errors) == TOLD
 
 
-@pytest.mark.parametrize(
-    ("push", "words"),
-    [
-        (message(b""), "not of the form"),
-        (message(PUSH, "/elsewhere"), "came before the secret"),
-        (message(PUSH.replace(b":", b": ")), "not of the form"),
-        (message(PUSH.replace(b'"id":"1"', b'"id":1')), "not of the form"),
-        (message(PUSH.replace(b'"dk"', b'"dk2"')), "another device"),
-    ],
-    ids=["empty", "elsewhere", "blanks", "numeric id", "another's"],
-)
-def test_a_push_that_real_clients_could_not_read(push: Message, words: str) -> None:
-    with pytest.raises((WrongAnswerError, ValueError)) as wrong:
-        _pushed(push, TOPIC, DEVICE)
-    if isinstance(wrong.value, WrongAnswerError):
-        assert words in str(wrong.value)
+async def test_a_step_that_takes_too_long() -> None:
+    async def live(stage: Stage, _: str) -> None:
+        async with stage.step("login"):
+            await asyncio.Event().wait()
+
+    report = await play(live, ["d"], ["login"], Pace(timeout=0.01))
+    assert report.errors == ["d: login: no answer within 0.01 s"]
+
+
+async def test_an_interrupted_request_is_waited_for() -> None:
+    """Otherwise its device would be there after the last one was deleted."""
+    asked, answered = asyncio.Event(), asyncio.Event()
+    done: list[str] = []
+
+    async def ask() -> None:
+        asked.set()
+        await answered.wait()
+        done.append("asked")
+
+    async def live(stage: Stage, _: str) -> None:
+        await stage.whole(ask())
+
+    playing = asyncio.create_task(play(live, ["d"], [], Pace()))
+    await asked.wait()
+    playing.cancel()
+    asyncio.get_running_loop().call_soon(answered.set)
+    with pytest.raises(asyncio.CancelledError):
+        await playing
+    assert done == ["asked"]
+
+
+async def test_an_interrupted_request_that_is_never_answered_is_given_up() -> None:
+    async def live(stage: Stage, _: str) -> None:
+        await stage.whole(asyncio.sleep(3_600))
+
+    before = asyncio.all_tasks()
+    playing = asyncio.create_task(play(live, ["d"], [], Pace(timeout=0.01)))
+    await until(lambda: len(asyncio.all_tasks() - before) > 2, "the request")
+    playing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await playing
+    await until(lambda: asyncio.all_tasks() == before, "the end of the request")
+
+
+async def test_no_more_than_may_live_at_the_same_time() -> None:
+    living: list[str] = []
+    most = 0
+
+    async def live(_: Stage, name: str) -> None:
+        nonlocal most
+        living.append(name)
+        most = max(most, len(living))
+        await asyncio.sleep(0)
+        living.remove(name)
+
+    report = await play(live, [str(n) for n in range(20)], [], Pace(concurrency=3))
+    assert (report.right, most) == (20, 3)

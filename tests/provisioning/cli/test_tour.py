@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from provisioning.cli.tour import program, tour
-from tests.conftest import ROOT, Serve
+from tests.conftest import ROOT, Serve, load_rows
+from tests.registrants import PRODUCT, PRODUCT_ID
 
 
 @pytest.mark.parametrize(
@@ -29,16 +30,31 @@ def test_the_program_carries_what_leads_to_the_registry(monkeypatch: pytest.Monk
 
 
 @pytest.mark.server
-async def test_three_commands_that_a_shell_reads(serve: Serve) -> None:
+async def test_commands_that_a_shell_reads(serve: Serve) -> None:
     running = await serve(demo=ROOT / "config" / "demo.ndjson")
     lines = (await tour(running)).splitlines()
     commands = [
         shlex.split(line, comments=True) for line in lines if line.startswith("  ") and not line.startswith("  #")
     ]
-    assert [words[0] for words in commands if words[0] in {"curl", "mosquitto_pub"}] == ["curl", "mosquitto_pub"]
+    assert [words[0] for words in commands if words[0] in {"curl", "mosquitto_pub", "eval"}] == [
+        "curl", "mosquitto_pub", "eval",
+    ]  # fmt: skip
     assert next(words for words in commands if words[0] == "curl")[-1] == "echo", "the answer has no newline"
-    assert len(commands) == 3
+    assert len(commands) == 5
     assert all(len(line) == len(line.rstrip()) for line in lines)
+    at = f"--http-port {running.http.port} --mqtt-port {running.mqtt.port}"
+    assert any(line.endswith(f"simulate tencent --count 5 {at}") for line in lines)
+    url = f"http://127.0.0.1:{running.http.port}"
+    assert any(f"sign tencent --product DEMOMETER1 --device meter-1 --url {url} |" in line for line in lines)
+
+
+@pytest.mark.server
+async def test_each_protocol_has_its_own_commands(serve: Serve) -> None:
+    running = await serve()
+    await load_rows(running, PRODUCT | {"demo": True})
+    text = await tour(running)
+    assert f"simulate tencent --count 5 --product {PRODUCT_ID}" in text
+    assert "enos" not in text
 
 
 @pytest.mark.server

@@ -70,9 +70,10 @@ async def make_product(database: Database, **more: Any) -> Product:
 
 
 async def ask(
-    door: Registrations, device: str = "dk", again: Again = Again.DENY, *, secret: str = SECRET, **more: Any
-) -> Registered:
-    found = await door.look_up(identity(device))
+    door: Registrations, device: str = "dk", again: Again = Again.DENY, *, product: str = "pk", secret: str = SECRET,
+    **more: Any,
+) -> Registered:  # fmt: skip
+    found = await door.look_up(identity(device, product))
     return await door.register(Request(standing=found, again=again, secret=secret, **more))
 
 
@@ -219,6 +220,24 @@ async def test_a_deletion_frees_a_place(door: Registrations, database: Database)
     async with database.begin() as tx:
         await registry.delete_product(tx, product, cascade=True)
     assert await refusal(door, "d") is Reason.NOT_PROVEN
+
+
+async def test_a_product_that_is_being_deleted_holds_nobody_up(door: Registrations, database: Database) -> None:
+    """Its own devices are told to come again; those of others, in the same batch, do not wait for the end of it."""
+    await make_product(database)
+    other = await make_product(database, key="other")
+    await asyncio.gather(ask(door, "a"), ask(door, "o", product="other"))
+    async with database.begin() as tx:
+        await registry.delete_product(tx, other, cascade=True)
+        async with asyncio.timeout(5):
+            found = await asyncio.gather(
+                *(ask(door, name) for name in ("a", "b", "c")),
+                *(ask(door, name, product="other") for name in ("o", "p")), return_exceptions=True,
+            )  # fmt: skip
+    assert [isinstance(one, Registered) for one in found] == [True, True, True, False, False]
+    assert all(isinstance(one, Refusal) and one.reason is Reason.UNAVAILABLE for one in found[3:])
+    with pytest.raises(Refusal, match="not_proven"):
+        await ask(door, "p", product="other")
 
 
 async def test_a_limit_that_is_lowered_holds_and_one_that_goes_is_gone(door: Registrations, database: Database) -> None:

@@ -497,7 +497,9 @@ class Provider:
 async def provided(running: Running, provider: Provider) -> AsyncIterator[str]:
     """The URL of the operations with another provider of credentials."""
     app = web.Application()
-    app[WORLD] = World(running.database, running.endpoints, credentials=provider, registrations=Registrations(running.database))
+    app[WORLD] = World(
+        running.database, running.endpoints, credentials=provider, registrations=Registrations(running.database)
+    )
     app[METRICS], app[REQUEST_TIMEOUT] = running.metrics, 5.0
     app.add_routes(http.Operations(running.settings.ioto).routes())
     runner = web.AppRunner(app)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -118,8 +119,25 @@ async def test_a_new_session_begins_without_sub_devices(service: Running) -> Non
         assert await own.ask("bind", signed("s1")) == [0]
         assert await own.ask("online", named("s1")) == [0]
         assert await own.client.subscribe((f"{KEYS}/s1/control", 1)) == (1,)
+    await until(lambda: not len(service.sessions), "the gateway to go")
+    service.broker.route(replace(_control("s1"), qos=1))  # it must not wait for who was there for the device before
     async with gateway(service, clean=False) as own:
         service.broker.route(_control("s1"))
+        await quiet(own.client)
+        own.client.publish(f"{KEYS}/s1/event", b"1")
+        assert await own.client.is_closed()
+
+
+@pytest.mark.parametrize("verb", ["online", "offline", "unbind"])
+async def test_a_refusal_leaves_no_rights(service: Running, verb: str) -> None:
+    """A binding that has gone unheard, while changes were not reported for instance, ends when it is asked for."""
+    async with gateway(service) as own:
+        assert await own.ask("bind", signed("s1"), signed("s2")) == [0, 0]
+        assert await own.ask("online", named("s1"), named("s2")) == [0, 0]
+        async with service.database.begin() as tx:
+            await tx.db.execute("DELETE FROM binding WHERE sub_device_id = (SELECT id FROM device WHERE key = 's1')")
+        assert await own.ask(verb, named("s1")) == [-1]
+        own.client.publish(f"{KEYS}/s2/event", b"1")
         await quiet(own.client)
         own.client.publish(f"{KEYS}/s1/event", b"1")
         assert await own.client.is_closed()
@@ -211,6 +229,7 @@ async def test_codes_of_the_others(service: Running) -> None:
         (b"", ""), (b"{", ""), (b"[]", ""), (b"7", ""), (b'{"type":7}', ""), (b'{"type":"what"}', "what"),
         (b'{"type":"bind"}', "bind"), (b'{"type":"bind","payload":{"devices":[]}}', "bind"),
         (b'{"type":"online","payload":{"devices":{}}}', "online"), (b"\xff\xfe", ""), (b"[" * 9_000, ""),
+        (b'{"type":"bind","payload":{"devices":[%s1]}}' % (b"1," * 1_500), "bind"),
     ],
 )  # fmt: skip
 async def test_what_is_no_request(service: Running, lines: Lines, payload: bytes, kind: str) -> None:

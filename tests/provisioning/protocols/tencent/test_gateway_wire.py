@@ -94,6 +94,15 @@ def test_the_other_verbs_name_devices() -> None:
     assert read_request(b'{"type":"describe_sub_devices","payload":7}').verb is Verb.DESCRIBE
 
 
+def test_a_message_names_as_many_devices_as_a_gateway_may_have() -> None:
+    """Without that a message of 16 KB could ask for an answer of 400 KB, one entry for each comma."""
+    message = {"type": "online", "payload": {"devices": [1] * 1_500}}
+    assert len(read_request(json.dumps(message).encode()).entries) == 1_500
+    message["payload"] = {"devices": [1] * 1_501}
+    with pytest.raises(Refusal, match="devices"):
+        read_request(json.dumps(message).encode())
+
+
 def test_every_outcome_has_its_code() -> None:
     assert RESULTS.keys() == set(Outcome)
     assert len(set(RESULTS.values())) == len(Outcome)
