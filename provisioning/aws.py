@@ -17,7 +17,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession, get_session
 from botocore.exceptions import BotoCoreError, ClientError
 
-from provisioning import settings
+from provisioning import sections
 
 CONNECTIONS: Final = 50
 TRIES: Final = 2
@@ -40,7 +40,7 @@ class AwsError(Exception):
 
 
 class Aws:
-    def __init__(self, stated: settings.Aws) -> None:
+    def __init__(self, stated: sections.Aws) -> None:
         self.region = stated.region
         self.timeout = stated.timeout
         self._stated = stated

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from provisioning import settings
+from provisioning import sections, settings
 from provisioning.model.refusal import Reason, Refusal
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Disabled:
 class Static:
     """The same credentials for every device."""
 
-    def __init__(self, stated: settings.Credentials, region: str) -> None:
+    def __init__(self, stated: sections.Credentials, region: str) -> None:
         self._stated = stated
         self._region = region
 
@@ -112,7 +112,7 @@ class Sts:
     def __init__(
         self,
         aws: "Aws",
-        stated: settings.Credentials,
+        stated: sections.Credentials,
         *,
         now: Callable[[], datetime] = _now,
         clock: Callable[[], float] = time.monotonic,

@@ -84,7 +84,8 @@ class Tls:
         """Keep up with files, authorities and time, until cancelled."""
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._again.wait(), LOOK_AGAIN)
+                async with asyncio.timeout(LOOK_AGAIN):  # wait_for may lose a cancellation that comes with the change
+                    await self._again.wait()
             self._again.clear()
             try:
                 await self._load_anchors()

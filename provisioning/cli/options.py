@@ -77,5 +77,7 @@ def new_product(protocol: str, name: str | None, secret: str | None) -> dict[str
         raise typer.BadParameter("its token is the name of such a product: give it alone")
     if name and wire.PRODUCT_KEY.fullmatch(name):
         raise typer.BadParameter("this is a product's key, which is made of its token: give the token")
+    if "" in {name, secret}:
+        raise typer.BadParameter("its token must not be empty")
     token = secret or name or generate.ulid()
     return {"key": wire.product_key(token), "secret": token, "certificate_login": True}

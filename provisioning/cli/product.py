@@ -76,7 +76,8 @@ def create(
         spec = desk.product(**{
             "name": name, "dynamic_activation": dynamic_activation, "auto_create": auto_create,
             "certificate_login": certificate_login, "register_limit": register_limit,
-            "client_authority": client_authority, **named, "key": named["key"] or desk.vendor.forms.product_key(),
+            "client_authority": client_authority, **named,
+            "key": desk.vendor.forms.product_key() if named["key"] is None else named["key"],
         })  # fmt: skip
         async with desk.database.begin() as tx:
             await _check_authority(tx, spec)

@@ -83,7 +83,8 @@ def judge_connection(
 
     Raises:
         Refusal: as `judge` and `judge_certificate`. Where the certificate is the proof, who shows no good one is told
-            CERTIFICATE_REQUIRED whether the device exists or not.
+            CERTIFICATE_REQUIRED whether the device exists or not; where it is the only one, NOT_PROVEN says that the
+            certificate is ours and belongs to no device, or to none any more.
     """
     product, device_id = credential.product, credential.device.id if credential.device else None
     if not asks_for_certificate(claim, product, tls=tls):
@@ -92,9 +93,9 @@ def judge_connection(
         judgement = judge(claim, credential)
         judge_certificate(product, device_id, holding, now, tls=tls)
         return judgement
+    claim.proven_by(NOBODY)  # for the time that it takes
     if claim.certificate_role is CertificateRole.ALONE and holding is not None and holding.device_id is None:
         raise Refusal(Reason.NOT_PROVEN, known=False)
-    claim.proven_by(NOBODY)  # for the time that it takes
     judge_certificate(product, device_id, holding, now, tls=tls)
     return judge(claim, credential, certified=True)
 

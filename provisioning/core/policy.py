@@ -5,7 +5,7 @@ its value is `true`. Texts that are versions are compared as versions: `<` and i
 `==` and `!=` where both have three numbers; other texts by their characters. A text and a number are never equal, and
 neither is before the other.
 
-Evaluating takes time in proportion to the expression, whose form is in `policy_syntax`.
+Evaluating takes time in proportion to the expression, whose form is in `policy_syntax`, whatever a device submits.
 """
 
 import operator
@@ -21,6 +21,9 @@ __all__ = ["is_true", "read"]
 ORDERS: Final[Mapping[str, Callable[..., bool]]] = MappingProxyType(
     {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 )
+
+MOST_MEMBERS: Final = 256
+"""Of a list that a device submits, so many are looked at."""
 
 
 class _Absent:
@@ -62,7 +65,8 @@ def _holds(left: object, sign: str, right: object) -> bool:
     if sign in {"in", "not in"}:
         if not isinstance(right, tuple | list):
             return False
-        return any(_equal(left, each) for each in right) == (sign == "in")
+        members = right if isinstance(right, tuple) else right[:MOST_MEMBERS]  # a tuple is of the policy
+        return any(_equal(left, each) for each in members) == (sign == "in")
     if sign in {"==", "!="}:
         return _equal(left, right) == (sign == "==")
     return _ordered(left, ORDERS[sign], right)

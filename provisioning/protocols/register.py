@@ -29,7 +29,7 @@ async def _is_tencent(request: web.Request) -> bool:
     """By its headers where they tell; only else is the body waited for, as long as an operation would."""
     if wire.is_mine(request.headers, None):
         return True
-    with suppress(Refusal, TimeoutError):
+    with suppress(Refusal, TimeoutError, ConnectionError):  # the operation is told the same, and says so
         async with asyncio.timeout(request.app[REQUEST_TIMEOUT]):
             body = await read_bytes(request, LARGEST_BODY)
         return wire.is_mine((), parse_json(body))

@@ -136,7 +136,8 @@ class Listener:
         self.listening.set()
         while not self._lost.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._lost.wait(), CHECK_EVERY)
+                async with asyncio.timeout(CHECK_EVERY):  # wait_for may lose a cancellation that comes with the loss
+                    await self._lost.wait()
             if not self._lost.is_set():
                 await connection.fetchval("SELECT 1", timeout=CHECK_EVERY)
         raise ConnectionError("the connection was closed")

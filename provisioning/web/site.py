@@ -10,7 +10,7 @@ from aiohttp import web
 
 from provisioning import handshake, log
 from provisioning.handshake import Handshake, Terms
-from provisioning.settings import Http
+from provisioning.sections import Http
 from provisioning.web.canonical import METRICS
 from provisioning.web.connection import Connection
 from provisioning.web.stray import NAME

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from provisioning import settings
+from provisioning import sections, settings
 from provisioning.aws import LONGEST_ERROR, Aws, AwsError
 from tests.aws import Account
 
@@ -11,14 +11,14 @@ pytestmark = pytest.mark.server
 
 
 async def test_a_client_is_made_once(aws: Account) -> None:
-    async with Aws(settings.Aws.model_validate(aws.settings)) as opened:
+    async with Aws(sections.Aws.model_validate(aws.settings)) as opened:
         first, second = await asyncio.gather(opened.client("s3"), opened.client("s3"))
         assert first is second
         assert (await first.list_buckets())["Buckets"] == []
 
 
 async def test_what_aws_says_is_told_in_one_line(aws: Account) -> None:
-    async with Aws(settings.Aws.model_validate(aws.settings)) as opened:
+    async with Aws(sections.Aws.model_validate(aws.settings)) as opened:
         s3 = await opened.client("s3")
         with pytest.raises(AwsError, match=r"^S3 refuses: NoSuchBucket: [^\n]+$") as caught:
             async with opened.errors("s3"):
@@ -32,7 +32,7 @@ async def test_without_keys_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, "/nowhere")
-    async with Aws(settings.Aws(endpoint="http://127.0.0.1:9")) as opened:
+    async with Aws(sections.Aws(endpoint="http://127.0.0.1:9")) as opened:
         sts = await opened.client("sts")
         with pytest.raises(AwsError, match=r"^STS cannot be used: Unable to locate credentials") as caught:
             async with opened.errors("sts"):
@@ -41,7 +41,7 @@ async def test_without_keys_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_nothing_lasts_longer_than_the_timeout() -> None:
-    async with Aws(settings.Aws(timeout=0.05)) as opened:
+    async with Aws(sections.Aws(timeout=0.05)) as opened:
         with pytest.raises(AwsError, match=r"^STS does not answer within 0\.05 s$"):
             async with opened.errors("sts"):
                 await asyncio.Event().wait()

@@ -8,7 +8,7 @@ import botocore.exceptions
 import pytest
 
 from provisioning import credentials as module
-from provisioning import settings
+from provisioning import sections, settings
 from provisioning.aws import Aws
 from provisioning.credentials import AHEAD, PAUSE, Credentials, Sts, credentials_provider, policy, session_name
 from provisioning.model.refusal import Reason, Refusal
@@ -213,8 +213,8 @@ async def test_an_sts_that_never_answers_is_given_up() -> None:
 
 
 async def test_a_name_that_could_mean_more_in_a_policy_is_refused() -> None:
-    async with Aws(settings.Aws()) as unused:
-        provider = Sts(unused, settings.Credentials())
+    async with Aws(sections.Aws()) as unused:
+        provider = Sts(unused, sections.Credentials())
         for name in ("", "*", "a*", "../b", "a/b", "a b", '"', "${aws:x}", "{product}", "ü", "x" * 65, "a\n"):
             for product, device in ((name, "one"), ("P1", name)):
                 with pytest.raises(Refusal) as caught:
@@ -261,9 +261,9 @@ def test_long_session_names_stay_different() -> None:
 
 
 def test_the_policy_of_a_device() -> None:
-    filled = json.loads(policy(settings.Credentials().policy, "P1", "one"))
+    filled = json.loads(policy(sections.Credentials().policy, "P1", "one"))
     assert filled["Statement"][0]["Resource"] == "arn:aws:s3:::*/one/*"
-    assert " " not in policy(settings.Credentials().policy, "P1", "one")
+    assert " " not in policy(sections.Credentials().policy, "P1", "one")
 
 
 @pytest.mark.parametrize(

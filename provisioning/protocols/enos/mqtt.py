@@ -16,7 +16,7 @@ from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device, Group, Product
 from provisioning.model.spec import Spec
 from provisioning.protocols.enos import certificates, http, rows, wire
-from provisioning.settings import Enos as Settings
+from provisioning.sections import Enos as Settings
 
 LEVELS = frozenset({4, 5})
 """MQTT 3.1.1 is the vendor's; 5 is accepted for others."""

@@ -20,7 +20,7 @@ from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device, Product
 from provisioning.protocols.ioto import refusals, wire
 from provisioning.protocols.x509.wire import urls
-from provisioning.settings import Ioto as Settings
+from provisioning.sections import Ioto as Settings
 from provisioning.store import claims as store
 from provisioning.store import devices, products
 from provisioning.store.database import Tx

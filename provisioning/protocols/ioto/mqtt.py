@@ -23,7 +23,7 @@ from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device, Group, Product
 from provisioning.model.spec import Spec
 from provisioning.protocols.ioto import http, rows, users, wire
-from provisioning.settings import Ioto as Settings
+from provisioning.sections import Ioto as Settings
 from provisioning.web.operation import Handler
 
 LEVEL: Final = 4

@@ -13,7 +13,7 @@ from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device
 from provisioning.protocols.ioto import wire
 from provisioning.protocols.ioto.http import authorization, claim_of, read_body, reply, served
-from provisioning.settings import Ioto as Settings
+from provisioning.sections import Ioto as Settings
 from provisioning.store import claims as store
 from provisioning.store.claims import Record
 from provisioning.store.database import Tx

@@ -18,7 +18,7 @@ from provisioning.core.register import Request
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.protocols.tencent import answers, certificates, payload, rows, wire
 from provisioning.protocols.tencent.nonces import Nonces
-from provisioning.settings import Tencent as Settings
+from provisioning.sections import Tencent as Settings
 from provisioning.store.registrations import Standing
 from provisioning.web.body import read_bytes
 from provisioning.web.operation import Handler, note, operation

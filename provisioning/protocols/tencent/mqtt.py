@@ -18,7 +18,7 @@ from provisioning.model.spec import Spec
 from provisioning.protocols.tencent import http, mqtt_wire, rows, wire
 from provisioning.protocols.tencent.gateway import GatewayDesk
 from provisioning.protocols.tencent.mqtt_wire import GATEWAY
-from provisioning.settings import Tencent as Settings
+from provisioning.sections import Tencent as Settings
 from provisioning.web.operation import Handler
 
 CLOSE: Final = Answer(close=True)

@@ -84,6 +84,7 @@ async def test_products_are_named_by_token_or_key(filled: Command) -> None:
     assert (await filled("product", "show", made["key"], "--protocol", "ioto", "--json")).row["name"] == "Pump"
     keeps = await filled("product", "set", made["key"], "--secret", "OTHER", "--protocol", "ioto", code=1)
     assert keeps.err == "gatehouse: productToken is not that of product: a product keeps its token\n"
+    assert "must not be empty" in (await filled("product", "create", "", "--protocol", "ioto", code=2)).err
     named = (await filled("product", "create", "MINE", "--protocol", "ioto", "--json")).row
     assert (named["secret"], named["key"][0]) == ("MINE", "P")
     assert "product's key" in (await filled("product", "create", named["key"], "--protocol", "ioto", code=2)).err

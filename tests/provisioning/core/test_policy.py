@@ -114,3 +114,12 @@ def test_a_comparison_and_its_contrary(a: object, b: object) -> None:
 def test_every_text_can_be_written(text: str) -> None:
     quoted = text.replace("\\", "\\\\").replace('"', '\\"')
     assert holds(f'a == "{quoted}"', {"a": text})
+
+
+def test_a_long_list_of_a_device_takes_no_long_time() -> None:
+    first, last = "1.1.0", "9.9.9"
+    node = policy.read("'9.9.9' in tags")
+    assert policy.is_true(node, {"tags": [first] * (policy.MOST_MEMBERS - 1) + [last]})
+    assert not policy.is_true(node, {"tags": [first] * policy.MOST_MEMBERS + [last]})
+    members = ", ".join(["1"] * 300)
+    assert policy.is_true(policy.read(f"rev in [{members}, 2]"), {"rev": 2}), "what the policy states counts whole"

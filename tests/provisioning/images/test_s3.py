@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioning import settings
+from provisioning import sections, settings
 from provisioning.aws import Aws
 from provisioning.images import ImageError, open_images
 from provisioning.images import s3 as module
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.server
 
 @pytest.fixture
 async def s3(bucket: Account) -> AsyncIterator[S3Images]:
-    async with Aws(settings.Aws(**bucket.settings)) as aws:
+    async with Aws(sections.Aws(**bucket.settings)) as aws:
         yield S3Images(aws, "fleet", "")
 
 

@@ -22,7 +22,7 @@ from provisioning.images import DiskImages, RemoteImages, open_images
 from provisioning.images.s3 import S3Images
 from provisioning.metrics import Metrics
 from provisioning.model.update import Offer, Update
-from provisioning.settings import Http
+from provisioning.sections import Http
 from provisioning.store.database import Database
 from provisioning.web import downloads
 from provisioning.web.operation import METRICS, REQUEST_TIMEOUT

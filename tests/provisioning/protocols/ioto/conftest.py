@@ -1,8 +1,13 @@
-"""A service with a product, and an agent that speaks to it."""
+"""A service with a product, an agent that speaks to it, and agents that connect with the certificates it gives."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -10,7 +15,12 @@ import pytest
 import structlog
 
 from provisioning.app import Running
-from tests.conftest import Serve, load_rows
+from provisioning.core import ca, claims, pki
+from provisioning.model.mqtt import Connect, Message
+from provisioning.model.registry import Device
+from provisioning.protocols.ioto import wire
+from tests.conftest import Serve, load_rows, until
+from tests.devices import Raw
 
 TOKEN = "01HQ5T0KENF0RPR0DUCT0000AB"
 OTHER_TOKEN = "another"
@@ -19,6 +29,9 @@ DEVICE = "CLAIM00001"
 PRODUCT: dict[str, object] = {"type": "product", "protocol": "ioto", "productToken": TOKEN, "name": "Sensor"}
 OTHER_PRODUCT: dict[str, object] = {"type": "product", "protocol": "ioto", "productToken": OTHER_TOKEN}
 API = "https://iot.example.org"
+ALPN = "x-amzn-mqtt-ca"
+CONNECT = bytes.fromhex("101600044d51545404 00 04b0 000a") + DEVICE.encode()
+"""As agents send it: level 4, flags 0x00, keepalive 1200, the client id and nothing behind it."""
 
 Lines = list[Any]
 
@@ -100,3 +113,108 @@ async def kinds(running: Running) -> list[str]:
     async with running.database.read() as tx:
         found = await tx.db.fetch("SELECT kind FROM event WHERE kind LIKE 'device.%' ORDER BY id")
     return [row["kind"] for row in found]
+
+
+# --- over MQTT ---
+
+
+def connect(client_id: str = DEVICE, **more: Any) -> Connect:
+    fields: dict[str, Any] = {"level": 4, "username": None, "password": None, "clean": False, "keepalive": 1_200} | more
+    return Connect(client_id=client_id, **fields)
+
+
+@dataclass
+class Fleet:
+    """Agents with the certificates that a service has given them."""
+
+    running: Running
+    agent: Agent
+    directory: Path
+    anchors: str
+
+    async def issue(self, device: str = DEVICE, **more: Any) -> str:
+        """Register, claim, getCerts: the device's token. Its certificate is in the file named like it."""
+        reply = await self.agent.register(device, **({"account": "ACC1", "cloud": "main"} | more))
+        token: str = reply.body["token"]
+        await self.renew(token, device)
+        return token
+
+    async def renew(self, token: str, device: str = DEVICE, file: str = "") -> None:
+        given = (await self.agent.get_certs(token, device)).body
+        (self.directory / (file or device)).write_text(given["key"] + given["certificate"])
+
+    def context(self, file: str | None = DEVICE, *alpn: str) -> ssl.SSLContext:
+        context = ssl.create_default_context(cadata=self.anchors)
+        context.set_alpn_protocols(alpn or [ALPN])
+        if file:
+            context.load_cert_chain(self.directory / file)
+        return context
+
+    @asynccontextmanager
+    async def client(
+        self, file: str | None = DEVICE, *, port: int = 0, context: ssl.SSLContext | None = None
+    ) -> AsyncIterator[Raw]:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port or self.running.mqtts.port, ssl=context or self.context(file), server_hostname="localhost"
+        )
+        try:
+            yield Raw(reader, writer)
+        finally:
+            writer.transport.abort()
+
+    @asynccontextmanager
+    async def session(self, device: str = DEVICE, *, port: int = 0) -> AsyncIterator[Raw]:
+        """An agent that is logged in."""
+        async with self.client(device, port=port) as client:
+            answer = await client.login(connect(device))
+            assert answer.code == 0, f"CONNACK {answer.code}"
+            yield client
+
+    async def code(self, wanted: Connect | None = None, file: str | None = DEVICE, port: int = 0) -> int:
+        """The CONNACK code; after a refusal the connection must end."""
+        async with self.client(file, port=port) as client:
+            code = (await client.login(wanted or connect())).code
+            assert code == 0 or await client.is_closed()
+            return code
+
+    async def becomes(self, code: int, wanted: Connect | None = None, file: str = DEVICE) -> None:
+        async def is_it() -> bool:
+            return await self.code(wanted, file) == code
+
+        await until(is_it, f"CONNACK {code}")
+
+    async def device(self, key: str = DEVICE) -> Device:
+        async with self.running.database.read() as tx:
+            return await claims.device(tx, wire.PROTOCOL, key)
+
+    async def release(self, key: str = DEVICE) -> None:
+        device = await self.device(key)
+        async with self.running.database.begin() as tx:
+            await claims.release(tx, device, now=datetime.now(UTC))
+
+    async def change(self, verb: Callable[..., Awaitable[Any]], key: str = DEVICE) -> None:
+        device = await self.device(key)
+        async with self.running.database.begin() as tx:
+            await verb(tx, device)
+
+    def route(self, topic: str, payload: bytes = b"x") -> None:
+        self.running.broker.route(Message(topic, payload, qos=1))
+
+    @property
+    def stored(self) -> int:
+        return len(self.running.broker._sessions)
+
+    async def ended(self) -> None:
+        await until(lambda: not self.running.mqtts.connections, "the connection to end")
+
+
+@pytest.fixture
+async def fleet(serve: Serve, tmp_path: Path) -> AsyncIterator[Fleet]:
+    running = await serve(
+        block={"refusals": 0}, mqtts={"more_ports": [0]}, mqtt={"connect_timeout": 2.0}, ioto={"user_token": USER_TOKEN}
+    )
+    await load_rows(running, PRODUCT, OTHER_PRODUCT)
+    async with running.database.read() as tx:
+        anchors = pki.write_pem((await ca.default(tx)).certificate)
+    async with aiohttp.ClientSession(skip_auto_headers={"Content-Type"}) as session:
+        yield Fleet(running, Agent(session, running), tmp_path, anchors)

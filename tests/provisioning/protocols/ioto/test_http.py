@@ -2,14 +2,16 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from aiohttp import web
+from asyncpg import PostgresError
+from asyncpg.connection import Connection
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -24,7 +26,7 @@ from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Product
 from provisioning.model.update import Update
 from provisioning.protocols.ioto import http, wire
-from provisioning.settings import Ioto
+from provisioning.sections import Ioto
 from provisioning.store import certificates, products
 from provisioning.store import claims as store
 from provisioning.web.operation import METRICS, REQUEST_TIMEOUT
@@ -277,6 +279,92 @@ async def test_a_mistake_of_ours_erases_nothing(agent: Agent, running: Running, 
     token = await agent.claimed()
     await execute(running.database, broken)
     (await agent.checkin(token)).refused(500, "Internal error")
+
+
+class Cut:
+    """Ends the database's connection before the n-th statement from now on, whoever sends it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left = 0
+        self._execute = Connection.execute
+        for name in ("execute", "fetch", "fetchrow", "fetchval"):
+            monkeypatch.setattr(Connection, name, self._cutting(getattr(Connection, name)))
+
+    def _cutting(self, send: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def cut(connection: Connection, *statement: Any, **options: Any) -> Any:
+            self.left -= 1
+            if self.left == 0:
+                with suppress(PostgresError, OSError):
+                    await self._execute(connection, "SELECT pg_terminate_backend(pg_backend_pid())")
+            return await send(connection, *statement, **options)
+
+        return cut
+
+
+@pytest.mark.parametrize("state", ["claimed", "released"])
+async def test_a_database_that_goes_away_in_the_middle_erases_nothing(
+    agent: Agent, running: Running, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """At whichever statement of a checkin: the usual answer, or that it is our own trouble."""
+    token = await agent.claimed()
+    if state == "released":
+        await release(running)
+    usual = await agent.checkin(token)
+    assert usual.text == ("Authentication failed" if state == "released" else '{"message":"No update available"}')
+    cut, told = Cut(monkeypatch), []
+    for statement in range(1, 50):
+        cut.left = statement
+        told.append(await agent.checkin(token, version=f"1.0.{statement}"))
+        if cut.left > 0:
+            break
+    assert cut.left > 0, "a checkin has no end of statements"
+    ours = Reply(500, "Internal error", "text/plain")
+    assert all(reply in (usual, ours) for reply in told)
+    assert told.count(ours) >= 2, "nothing was cut"
+    assert told[-1] == usual, "the service has not come back"
+
+
+# --- every call ---
+
+
+async def test_every_path_takes_both_forms_of_a_token(agent: Agent) -> None:
+    token = await agent.claimed()
+    for path in both(DEVICE_CALLS):
+        body = b"" if "Creds" in path else {"id": DEVICE, "update": "upd1", "success": True}
+        replies = [
+            await agent.post(path, body, form.format(token))
+            for form in ("{}", "bearer {}", "Bearer {}", "BEARER   {}", "Basic {}", "bearer{}", "{0} {0}", "bearer\t{}")
+        ]
+        assert all(reply.text != "Access denied" for reply in replies[:4]), path
+        assert all((reply.status, reply.text) == (403, "Access denied") for reply in replies[4:]), path
+
+
+BODIES = [
+    b"\xff\xfe{", b"[" * 5_000, b'{"id":"a","id":"b"}', b'{"x":"\\u0000"}', b'{"\\u0000":1}', b'{"x":"\\ud800"}',
+    b'{"x":1e400}', b'{"x":NaN}', b'{"x":' + b"9" * 65 + b"}", b" " * 20_000, b"{" * 16_384, b"null", b"[]", b'"x"',
+]  # fmt: skip
+
+
+async def test_bodies_that_are_aimed_at_us(agent: Agent, lines: Lines) -> None:
+    token = await agent.claimed()
+    calls = [(path, token) for path in (*http.CHECKIN, *http.REPORT, *http.GET_CERTS)]
+    for path, shown in (*calls, *((path, TOKEN) for path in (*http.BUILDER, http.ROOT_REGISTER))):
+        for body in BODIES:
+            reply = await agent.post(path, body, shown)
+            assert (reply.status, reply.content_type) == (400, "text/plain"), (path, body[:20], reply)
+            assert reply.text in {"Invalid request", "Invalid request body", "Request too large"}
+    assert "failed" not in {line.get("outcome") for line in lines}
+
+
+async def test_versions_that_are_aimed_at_us(agent: Agent, running: Running) -> None:
+    token = await agent.claimed()
+    await publish(running, "2.0.0")
+    for version in (
+        "1" * 9_000 + ".0.0", "1.0.0-" + "a." * 5_000, "1.0.0-" + "1" * 9_000, "1." * 5_000, "1.0.0-" + "0" * 120,
+        "\u0661.0",
+    ):  # fmt: skip
+        reply = await agent.checkin(token, version=version)
+        assert reply.body == {"message": "No update available"}, version[:20]
 
 
 # --- checkin ---

@@ -15,7 +15,7 @@ from provisioning.model.identity import Identity
 from provisioning.model.mqtt import Connect, Message
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.protocols.ioto import mqtt, wire
-from provisioning.settings import Ioto as Settings
+from provisioning.sections import Ioto as Settings
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 KEY = wire.product_key("T")
