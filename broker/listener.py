@@ -170,7 +170,8 @@ class Listener:
             connection.close("shutdown", code=0x8B)
         if self.connections:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._emptied.wait(), STOP_TIMEOUT)
+                async with asyncio.timeout(STOP_TIMEOUT):
+                    await self._emptied.wait()
         for connection in list(self.connections):
             connection.abort()
         if self.connections:

@@ -17,7 +17,7 @@
     gauges      what /metrics reads from the running parts
     app         puts it all together and runs it
     cli/        the command `gatehouse`
-    settings, log, metrics   what everybody uses; sections: what the settings may hold
+    settings, log, metrics, tasks   what everybody uses; sections: what the settings may hold
     handshake   TLS handshakes with a deadline and a line, the same for HTTP and MQTT
 
 Imports point down, in the order of this list with `cli` on top. The package `broker` beside this one

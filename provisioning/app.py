@@ -13,7 +13,7 @@ import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -23,7 +23,7 @@ from broker.embedded import EmbeddedBroker
 from broker.listener import Limits, Listener
 from broker.sessions import Sessions
 from provisioning import demo as demo_fleet
-from provisioning import log
+from provisioning import log, tasks
 from provisioning.admission import Admissions
 from provisioning.core.activate import LoginWrites
 from provisioning.core.blocking import Blocker
@@ -186,7 +186,7 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
             ("prune", prune(database, settings.events.keep_days)),
             ("certificates", care_for_certificates(database, judging.holdings)),
         ):
-            stack.push_async_callback(_cancel, asyncio.create_task(work, name=name))
+            stack.push_async_callback(tasks.end, asyncio.create_task(work, name=name))
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again
         gc.set_threshold(50_000, 50, 100)
@@ -369,14 +369,9 @@ def _application(
     return make
 
 
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-
-
 async def _shut_down(broker: EmbeddedBroker) -> None:
     try:
-        await asyncio.wait_for(broker.shutdown(), 5)
+        async with asyncio.timeout(5):
+            await broker.shutdown()
     except TimeoutError:
         log.get().warning("broker.shutdown", outcome="failed", reason="timeout")

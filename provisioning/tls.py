@@ -83,8 +83,8 @@ class Tls:
     async def run(self) -> None:
         """Keep up with files, authorities and time, until cancelled."""
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_AGAIN):  # wait_for may lose a cancellation that comes with the change
+            with suppress(TimeoutError):  # not `asyncio.wait_for`: before 3.12 it may swallow a cancellation
+                async with asyncio.timeout(LOOK_AGAIN):
                     await self._again.wait()
             self._again.clear()
             try:

@@ -10,7 +10,7 @@ import aiomqtt
 
 from broker import packets
 from provisioning.model.mqtt import Connect, Message
-from provisioning.protocols.enos import wire
+from provisioning.protocols.enos import mqtt_wire, wire
 
 PRODUCT: dict[str, object] = {
     "type": "product", "protocol": "enos", "productKey": "pk1", "productSecret": "ps1", "dynamicActivation": True,
@@ -51,11 +51,11 @@ def login(
     client: str | None = None, at: str | None = None,
 ) -> dict[str, str]:  # fmt: skip
     """Client id, user name and password, named as aiomqtt's client has them."""
-    client_id = wire.ClientId(client or device, mode, method, at or str(now_ms()))
+    client_id = mqtt_wire.ClientId(client or device, mode, method, at or str(now_ms()))
     return {
-        "identifier": wire.write_client_id(client_id),
+        "identifier": mqtt_wire.write_client_id(client_id),
         "username": f"{device}&{product}",
-        "password": wire.mqtt_password(client_id, device, product, secret),
+        "password": mqtt_wire.mqtt_password(client_id, device, product, secret),
     }
 
 

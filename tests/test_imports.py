@@ -13,7 +13,7 @@ FLOORS = (
     "model", "store", "core", "aws", "images", "credentials", "rollout", "contexts", "web", "protocols", "admission",
     "opening", "demo", "tls", "follow", "upkeep", "gauges", "app", "cli",
 )  # fmt: skip
-FOR_ALL = frozenset({"sections", "settings", "log", "metrics", "handshake"})
+FOR_ALL = frozenset({"sections", "settings", "log", "metrics", "tasks", "handshake"})
 FOR_BROKER = frozenset({"model", "handshake"})
 """Both doors are entered by a TLS handshake in the same way; what does it knows nothing but the model."""
 FILES = sorted([*(ROOT / "provisioning").rglob("*.py"), *(ROOT / "broker").rglob("*.py")])

@@ -48,13 +48,13 @@ def signed_login(
     client: str = "",
 ) -> Login:
     """What the device sends in CONNECT; with `dynamic` and the product's secret, to be given its own."""
-    from provisioning.protocols.enos import wire
+    from provisioning.protocols.enos import mqtt_wire
 
-    mode = wire.PRODUCT_SECRET_MODE if dynamic else wire.DEVICE_SECRET_MODE
-    client_id = wire.ClientId(client or identity.device, mode, method.lower(), timestamp)
+    mode = mqtt_wire.PRODUCT_SECRET_MODE if dynamic else mqtt_wire.DEVICE_SECRET_MODE
+    client_id = mqtt_wire.ClientId(client or identity.device, mode, method.lower(), timestamp)
     return Login(
-        wire.write_client_id(client_id), f"{identity.device}&{identity.product}",
-        wire.mqtt_password(client_id, identity.device, identity.product, secret),
+        mqtt_wire.write_client_id(client_id), f"{identity.device}&{identity.product}",
+        mqtt_wire.mqtt_password(client_id, identity.device, identity.product, secret),
     )  # fmt: skip
 
 
@@ -85,12 +85,12 @@ def post_topic(identity: "Identity") -> str:
 
 def mosquitto_line(login: Login, identity: "Identity", host: str, port: int, *, dynamic: bool = False) -> str:
     """The command of the Mosquitto clients that plays this device: it posts, or waits for its secret."""
-    from provisioning.protocols.enos import wire
+    from provisioning.protocols.enos import mqtt_wire
 
     words = ["mosquitto_sub" if dynamic else "mosquitto_pub", "-h", host, "-p", str(port), "-i", login.client_id,
              "-u", login.username, "-P", login.password, "-q", "1"]  # fmt: skip
     if dynamic:
-        return shlex.join([*words, "-C", "1", "-t", wire.activation_topic(identity)])
+        return shlex.join([*words, "-C", "1", "-t", mqtt_wire.activation_topic(identity)])
     return shlex.join([*words, "-t", post_topic(identity), "-m", measurement()])
 
 
@@ -177,7 +177,7 @@ def _login(
     host: str | None, port: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     from provisioning.model.refusal import Refusal
-    from provisioning.protocols.enos import wire
+    from provisioning.protocols.enos import mqtt_wire, wire
 
     if method.lower() not in wire.DIGESTS:
         raise typer.BadParameter(f"--method must be one of {', '.join(wire.DIGESTS)}")
@@ -187,7 +187,7 @@ def _login(
         secret = _secret(identity, of_product=dynamic)
     login = signed_login(identity, secret, timestamp=timestamp, dynamic=dynamic, method=method, client=client)
     try:
-        wire.read_client_id(login.client_id)
+        mqtt_wire.read_client_id(login.client_id)
     except Refusal as refusal:
         leave(1, f"no device may send this: {refusal.detail.get('field')} is malformed")
     line = mosquitto_line(login, identity, host, port, dynamic=dynamic)

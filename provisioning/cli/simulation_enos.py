@@ -28,7 +28,7 @@ from provisioning.cli.simulation import (
     payload_of,
 )
 from provisioning.model.identity import Identity
-from provisioning.protocols.enos import wire
+from provisioning.protocols.enos import mqtt_wire, wire
 
 STEPS: Final = ("bootstrap", "activation", "login", "post")
 
@@ -113,7 +113,7 @@ class Player:
     async def _activate(self, identity: Identity) -> str:
         """The secret that the service pushes, unasked."""
         login = signed_login(identity, self._plan.secret, timestamp=str(now_ms()), dynamic=True)
-        topic = wire.activation_topic(identity)
+        topic = mqtt_wire.activation_topic(identity)
         async with self._stage.step("activation"), AsyncExitStack() as stack:
             with self._timed("activation"):
                 client = await stack.enter_async_context(
@@ -122,17 +122,17 @@ class Player:
                 message = await anext(aiter(client.messages))
             secret = _pushed(message, topic, identity)
             reply = {"id": "1", "code": SUCCESS, "data": None}
-            await client.publish(wire.reply_to(topic), json.dumps(reply), qos=1)
+            await client.publish(mqtt_wire.reply_to(topic), json.dumps(reply), qos=1)
             return secret
 
     async def _post(self, client: aiomqtt.Client, identity: Identity) -> None:
         topic, request_id = post_topic(identity), str(now_ms())
         async with self._stage.step("post"):
-            await client.subscribe(wire.reply_to(topic), qos=1)
+            await client.subscribe(mqtt_wire.reply_to(topic), qos=1)
             with self._timed("post"):
                 await client.publish(topic, measurement(request_id), qos=1)
                 async for message in client.messages:
-                    if str(message.topic) == wire.reply_to(topic):
+                    if str(message.topic) == mqtt_wire.reply_to(topic):
                         break
             answer = json.loads(payload_of(message))
             if answer["id"] != request_id or answer["code"] != SUCCESS:
@@ -149,6 +149,6 @@ def _pushed(message: aiomqtt.Message, topic: str, identity: Identity) -> str:
     secret = params["deviceSecret"]
     if (params["productKey"], params["deviceKey"]) != (identity.product, identity.device):
         raise WrongAnswerError("the secret of another device was pushed")
-    if not isinstance(secret, str) or payload != wire.write_activation(identity, params["assetId"], secret):
+    if not isinstance(secret, str) or payload != mqtt_wire.write_activation(identity, params["assetId"], secret):
         raise WrongAnswerError("the push is not of the form that clients read")
     return secret

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Final
 from uuid import uuid4
 
-from provisioning import log
+from provisioning import log, tasks
 from provisioning.model.identity import Identity
 from provisioning.model.refusal import Refusal
 from provisioning.store import presence
@@ -142,9 +142,7 @@ async def present(
     try:
         yield who
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await tasks.end(task)
         with suppress(Refusal):
             await who.flush()
             async with database.begin() as tx:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from provisioning import log
+from provisioning import log, tasks
 
 CHANNEL: Final = "gatehouse"
 CHECK_EVERY: Final = 2.0
@@ -135,8 +135,8 @@ class Listener:
         self._on_back()
         self.listening.set()
         while not self._lost.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CHECK_EVERY):  # wait_for may lose a cancellation that comes with the loss
+            with suppress(TimeoutError):  # not `asyncio.wait_for`: before 3.12 it may swallow a cancellation
+                async with asyncio.timeout(CHECK_EVERY):
                     await self._lost.wait()
             if not self._lost.is_set():
                 await connection.fetchval("SELECT 1", timeout=CHECK_EVERY)
@@ -148,9 +148,8 @@ async def listening(listener: Listener) -> AsyncIterator[Listener]:
     """Run the listener as long as the block runs; the block begins when changes are reported."""
     task = asyncio.create_task(listener.run(), name="changes")
     try:
-        await asyncio.wait_for(listener.listening.wait(), 2 * LONGEST_WAIT)
+        async with asyncio.timeout(2 * LONGEST_WAIT):
+            await listener.listening.wait()
         yield listener
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await tasks.end(task)

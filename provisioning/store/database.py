@@ -210,6 +210,7 @@ async def open_database(
         yield Database(pool, url, sealer, timeout=timeout, on_commit=on_commit)
     finally:
         try:
-            await asyncio.wait_for(pool.close(), 5)
+            async with asyncio.timeout(5):
+                await pool.close()
         except TimeoutError:
             pool.terminate()

@@ -123,7 +123,8 @@ async def hears(
     await listener.add_listener(CHANNEL, notified)
     try:
         await speaker.execute(NOTIFY, CHANNEL, "")
-        await asyncio.wait_for(heard.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await heard.wait()
     except TimeoutError:
         return False
     finally:

@@ -25,7 +25,7 @@ from typing import IO, Any, Final
 
 import psutil  # type: ignore[import-untyped]  # it has no annotations
 
-from provisioning import log
+from provisioning import log, tasks
 
 CHECK_EVERY: Final = 1.0
 LONGEST_WAIT: Final = 10.0
@@ -365,6 +365,5 @@ async def embedded_postgres(data: Path) -> AsyncIterator[str]:
         yield url
     finally:
         if supervisor is not None:
-            supervisor.cancel()
-            await asyncio.wait([supervisor])
+            await tasks.end(supervisor)
         await asyncio.to_thread(server.leave)  # waits for the turn of a start that was cancelled

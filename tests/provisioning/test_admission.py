@@ -304,7 +304,7 @@ async def test_a_mistake_of_ours_is_one_line_and_code_3(
     wanted = STATIC
     if where == "proof":
         await house.verdict(STATIC)
-        monkeypatch.setattr("provisioning.protocols.enos.wire.MqttClaim.proven_by", broken)
+        monkeypatch.setattr("provisioning.protocols.enos.mqtt_wire.MqttClaim.proven_by", broken)
     elif where == "look_up":
         monkeypatch.setattr(house.credentials, "look_up", broken)
     else:

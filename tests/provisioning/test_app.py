@@ -27,7 +27,7 @@ from provisioning.model.mqtt import Peer
 from provisioning.model.refusal import Reason
 from provisioning.model.registry import Device
 from provisioning.opening import StartError
-from provisioning.protocols.enos import wire
+from provisioning.protocols.enos import mqtt_wire
 from provisioning.store import devices, events
 from provisioning.store.changes import Change, What
 from provisioning.store.changes import Listener as ChangeListener
@@ -495,7 +495,7 @@ async def test_no_line_of_a_whole_run_holds_a_secret(spawn: Spawn, database_url:
         assert (await device.login(connect(wanted))).code == 0
         push = await device.read_publish()
         assert b"ds2-geheim" in push.message.payload
-        reply = wire.reply_to(push.message.topic)
+        reply = mqtt_wire.reply_to(push.message.topic)
         device.publish(reply, b'{"id":"1","code":200,"data":"payload-geheim"}', qos=1, packet_id=1)
         assert isinstance(await device.read(), packets.Puback)
     # what is no MQTT at all

@@ -296,11 +296,11 @@ def test_bind_an_address_that_is_named_twice(run: Any) -> None:
 
 def test_bind_all_or_none(run: Any) -> None:
     async def scenario() -> None:
-        with socket.create_server(("127.0.0.2", 0)) as taken:
+        with socket.create_server(("127.1.2.4", 0)) as taken:
             port = taken.getsockname()[1]
-            with resolving(("127.0.0.1", port), ("127.0.0.2", port)), pytest.raises(OSError, match="in use"):
+            with resolving(("127.1.2.3", port), ("127.1.2.4", port)), pytest.raises(OSError, match="in use"):
                 await bind("both", port, 5)
-            socket.create_server(("127.0.0.1", port)).close()  # raises, if it were still bound
+            socket.create_server(("127.1.2.3", port)).close()  # raises, if it were still bound
 
     run(scenario())
 

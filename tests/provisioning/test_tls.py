@@ -557,3 +557,16 @@ async def test_no_connection_leaks(fleet: Fleet) -> None:
         writer.transport.abort()
     await until(lambda: not fleet.service.mqtts.connections, "the connections to be gone", 5)
     assert not fleet.service.mqtts.per_address
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+async def test_a_stop_that_comes_with_a_change_is_a_stop(service: Running, turns: int) -> None:
+    running = asyncio.create_task(service.tls.run())
+    for _ in range(3):  # until it waits
+        await asyncio.sleep(0)
+    service.tls.changed()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    running.cancel()
+    done, _ = await asyncio.wait([running], timeout=10)
+    assert done, "it goes on"

@@ -21,7 +21,7 @@ from provisioning.core import certify, pki
 from provisioning.core.chain import malformed
 from provisioning.model.certificate import Authority, Certificate, Revocation
 from provisioning.model.refusal import Reason, Refusal
-from provisioning.protocols.enos import wire
+from provisioning.protocols.enos import dps_wire, wire
 from provisioning.protocols.x509.wire import urls
 
 SUBJECT: Final = ("C", "ST", "L", "O", "OU", "CN")
@@ -180,20 +180,22 @@ def _reason(fields: Mapping[str, Any]) -> Revocation | None:
 
 # --- replies ---------------------------------------------------------------------------------------------------------
 
-REFUSALS: Final[Mapping[Reason, wire.Row]] = {
-    **wire.REFUSALS,
-    Reason.UNKNOWN: wire.Row(35404, "{what} not found", 404),
-    Reason.DUPLICATE: wire.Row(wire.INVALID.code, "Invalid cert request!message: {field} is taken", 409),
-    Reason.ILLEGAL_TRANSITION: wire.Row(
-        wire.INVALID.code, "Invalid cert request!message: {what} is {state} and cannot {step}", 409
+REFUSALS: Final[Mapping[Reason, dps_wire.Row]] = {
+    **dps_wire.REFUSALS,
+    Reason.UNKNOWN: dps_wire.Row(35404, "{what} not found", 404),
+    Reason.DUPLICATE: dps_wire.Row(dps_wire.INVALID.code, "Invalid cert request!message: {field} is taken", 409),
+    Reason.ILLEGAL_TRANSITION: dps_wire.Row(
+        dps_wire.INVALID.code, "Invalid cert request!message: {what} is {state} and cannot {step}", 409
     ),
-    Reason.IN_USE: wire.Row(wire.INVALID.code, "Invalid cert request!message: the device has changed: try again", 409),
-    Reason.UNSUPPORTED: wire.Row(wire.UNAUTHORIZED.code, wire.UNAUTHORIZED.words + ": {rule}", 403),
+    Reason.IN_USE: dps_wire.Row(
+        dps_wire.INVALID.code, "Invalid cert request!message: the device has changed: try again", 409
+    ),
+    Reason.UNSUPPORTED: dps_wire.Row(dps_wire.UNAUTHORIZED.code, dps_wire.UNAUTHORIZED.words + ": {rule}", 403),
 }
 
 
 def write_error(refusal: Refusal, request_id: str) -> tuple[int, dict[str, object]]:
-    """HTTP status and body, in the shape of `wire.write_error`; here the words may say what is wrong with a field."""
+    """HTTP status and body, as `dps_wire.write_error` has them; here the words may say what is wrong with a field."""
     row, detail = REFUSALS[refusal.reason], refusal.detail
     if refusal.reason is Reason.MALFORMED and "rule" in detail:
         words = "Invalid Argument {field}:{field} {rule}".format_map(detail)

@@ -10,7 +10,7 @@ from aiohttp import web
 from provisioning.core.enrol import Description, admit_serial, allocated, enrol, recall
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device
-from provisioning.protocols.enos import wire
+from provisioning.protocols.enos import dps_wire, wire
 from provisioning.web.body import read_json
 from provisioning.web.operation import note, operation
 from provisioning.web.world import WORLD, asked_host
@@ -25,7 +25,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def routes(*, always_200: bool) -> Iterable[web.RouteDef]:
     def refuse(refusal: Refusal) -> web.Response:
         request_id = str(uuid4())
-        status, body = wire.write_error(refusal, request_id)
+        status, body = dps_wire.write_error(refusal, request_id)
         refusal.detail["request_id"] = request_id  # for the log: it is all that a device's report may have
         return web.json_response(body, status=200 if always_200 else status)
 
@@ -44,7 +44,7 @@ def _now() -> int:
 
 async def bootstrap(request: web.Request) -> web.Response:
     """The device names itself and its group; it gets its triple. An unknown device is registered by this call."""
-    claim = wire.read_bootstrap(await read_json(request, LARGEST_BODY), _now())
+    claim = dps_wire.read_bootstrap(await read_json(request, LARGEST_BODY), _now())
     note(request, group=claim.group, serial=claim.serial)
     async with request.app[WORLD].database.begin() as tx:
         device = await enrol(tx, claim)
@@ -53,7 +53,7 @@ async def bootstrap(request: web.Request) -> web.Response:
 
 async def get_conn(request: web.Request) -> web.Response:
     """A registered device gets its triple, or a gateway that of a device behind it."""
-    claim = wire.read_get_conn(await read_json(request, LARGEST_BODY), _now())
+    claim = dps_wire.read_get_conn(await read_json(request, LARGEST_BODY), _now())
     note(request, serial=claim.caller.serial)
     async with request.app[WORLD].database.begin() as tx:
         if claim.branch is not None:
@@ -76,4 +76,4 @@ def _triple(request: web.Request, device: Device) -> web.Response:
     note(request, product=device.product, device=device.key)
     host, endpoints = asked_host(request), request.app[WORLD].endpoints
     murl = endpoints.murl(host, tls=device.certificate_login)
-    return web.json_response(wire.write_triple(device, murl, endpoints.hurl(host)))
+    return web.json_response(dps_wire.write_triple(device, murl, endpoints.hurl(host)))

@@ -15,7 +15,7 @@ from provisioning.model.mqtt import NOBODY, Connect, Message, Peer
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device, Group, Product
 from provisioning.model.spec import Spec
-from provisioning.protocols.enos import certificates, http, rows, wire
+from provisioning.protocols.enos import certificates, http, mqtt_wire, rows, wire
 from provisioning.sections import Enos as Settings
 
 LEVELS = frozenset({4, 5})
@@ -43,7 +43,7 @@ class Enos:
         return (*http.routes(always_200=always_200), *certificates.routes(always_200=always_200))
 
     def read_user(self, name: str) -> Identity | None:
-        return wire.read_user(name)
+        return mqtt_wire.read_user(name)
 
     def read_row(self, row: dict[str, object]) -> Spec:
         return rows.read_row(row)
@@ -57,65 +57,65 @@ class Enos:
         if connect.level not in LEVELS:
             raise Refusal(Reason.UNSUPPORTED_VERSION)
         device, _, product = connect.username.rpartition("&")
-        client_id = wire.read_client_id(connect.client_id)
+        client_id = mqtt_wire.read_client_id(connect.client_id)
         if client_id.signmethod not in self._methods:
             raise wire.malformed("signmethod")
         if not (wire.KEY.fullmatch(device) and wire.KEY.fullmatch(product)):
             raise Refusal(Reason.NOT_PROVEN)
         if self._settings.login_freshness and not _is_fresh(client_id.timestamp, self._settings.login_freshness):
             raise Refusal(Reason.STALE)
-        return wire.MqttClaim(Identity(self.name, product, device), client_id, connect.password or b"")
+        return mqtt_wire.MqttClaim(Identity(self.name, product, device), client_id, connect.password or b"")
 
     def admit(self, claim: LoginClaim, credential: Credential) -> Admission:
         device, identity = credential.device, credential.identity
         assert device is not None
-        topic = wire.activation_topic(identity)
+        topic = mqtt_wire.activation_topic(identity)
         push = None
         if claim.means is Means.PRODUCT:
             push = Push(
-                message=Message(topic, wire.write_activation(identity, device.asset, device.secret), qos=1),
-                reply_topic=wire.reply_to(topic), accepts=wire.acknowledges, delay=self._settings.push_delay,
+                message=Message(topic, mqtt_wire.write_activation(identity, device.asset, device.secret), qos=1),
+                reply_topic=mqtt_wire.reply_to(topic), accepts=mqtt_wire.acknowledges, delay=self._settings.push_delay,
                 interval=self._settings.push_interval, repeats=self._settings.push_repeats,
             )  # fmt: skip
         return Admission(
             identity=identity, device_id=device.id, epoch=device.epoch,
-            rights=Rights(wire.prefixes(identity), frozenset({topic})), conduct=self,
+            rights=Rights(mqtt_wire.prefixes(identity), frozenset({topic})), conduct=self,
             max_payload=self._settings.max_payload, push=push, once=self._settings.activation_strict,
         )  # fmt: skip
 
     def reject(self, reason: Reason) -> Rejection:
-        codes = wire.CONNACKS[reason]
+        codes = mqtt_wire.CONNACKS[reason]
         return Rejection(reason=reason, code=codes.v3, code5=codes.v5)
 
     # --- the conduct of its sessions ---
 
     def on_message(self, identity: Identity, message: Message) -> Answer:
-        reply = wire.answer_report(identity, message.topic, message.payload)
+        reply = mqtt_wire.answer_report(identity, message.topic, message.payload)
         if reply is None:
             return NOTHING
-        return Answer(reply=Message(wire.reply_to(message.topic), reply, qos=message.qos))
+        return Answer(reply=Message(mqtt_wire.reply_to(message.topic), reply, qos=message.qos))
 
     def on_forbidden(self, identity: Identity, message: Message) -> Answer:  # noqa: ARG002
-        return _error(message, wire.FORBIDDEN)
+        return _error(message, mqtt_wire.FORBIDDEN)
 
     def on_oversize(self, identity: Identity, message: Message) -> Answer:  # noqa: ARG002
-        return _error(message, wire.TOO_LARGE)
+        return _error(message, mqtt_wire.TOO_LARGE)
 
     def throttled(self, identity: Identity) -> Message | None:  # noqa: ARG002 - the vendor has no words
         return None
 
     def farewell(self, identity: Identity, reason: Reason) -> Notice | None:
-        command = wire.COMMANDS.get(reason)
+        command = mqtt_wire.COMMANDS.get(reason)
         if command is None:
             return None
-        topic, payload = wire.write_command(identity, command)
-        return Notice(Message(topic, payload), wire.reply_to(topic), self._settings.farewell_timeout)
+        topic, payload = mqtt_wire.write_command(identity, command)
+        return Notice(Message(topic, payload), mqtt_wire.reply_to(topic), self._settings.farewell_timeout)
 
 
 def _error(message: Message, error: tuple[int, str]) -> Answer:
     """To the publisher itself: it cannot subscribe to the reply of a topic that is not its own."""
-    reply = wire.write_reply(wire.peek_id(message.payload), *error)
-    return Answer(reply=Message(wire.reply_to(message.topic), reply))
+    reply = mqtt_wire.write_reply(mqtt_wire.peek_id(message.payload), *error)
+    return Answer(reply=Message(mqtt_wire.reply_to(message.topic), reply))
 
 
 def _is_fresh(timestamp: str, seconds: int) -> bool:

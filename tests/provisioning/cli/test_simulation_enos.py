@@ -4,11 +4,11 @@ from aiomqtt import Message
 from provisioning.cli.simulation import WrongAnswerError
 from provisioning.cli.simulation_enos import _pushed
 from provisioning.model.identity import Identity
-from provisioning.protocols.enos import wire
+from provisioning.protocols.enos import mqtt_wire
 
 DEVICE = Identity("enos", "pk", "dk")
-TOPIC = wire.activation_topic(DEVICE)
-PUSH = wire.write_activation(DEVICE, "asset", "secret")
+TOPIC = mqtt_wire.activation_topic(DEVICE)
+PUSH = mqtt_wire.write_activation(DEVICE, "asset", "secret")
 
 
 def message(payload: bytes, topic: str = TOPIC) -> Message:

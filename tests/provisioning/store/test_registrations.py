@@ -134,6 +134,15 @@ async def test_the_count_goes_with_its_product(database: Database, product: Prod
         assert await tx.db.fetchval("SELECT count(*) FROM registration") == 0
 
 
+async def test_a_product_whose_deletion_is_under_way_is_not_held(database: Database, product: Product) -> None:
+    async with database.begin() as deletion:
+        await products.lock_for_deletion(deletion, product)
+        async with database.begin() as tx:
+            assert await registrations.hold(tx, [product.id, product.id + 1]) == {product.id + 1}
+    async with database.begin() as tx, database.begin() as another:
+        assert await registrations.hold(tx, [product.id]) == await registrations.hold(another, [product.id])
+
+
 async def test_a_lock_is_held_until_the_end(database: Database, product: Product) -> None:
     created = await create(database, product, "a")
     async with database.begin() as tx:

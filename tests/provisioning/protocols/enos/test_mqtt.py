@@ -20,7 +20,7 @@ from provisioning.model.identity import Identity
 from provisioning.model.mqtt import Connect, Message
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device
-from provisioning.protocols.enos import wire
+from provisioning.protocols.enos import mqtt_wire, wire
 from provisioning.protocols.enos.mqtt import Enos
 from provisioning.sections import Enos as Settings
 from tests.conftest import Serve, load_rows, until
@@ -409,9 +409,9 @@ DIALECTS = [  # 8.2: (what, client id, user name's device, sign method, upper ca
 @server
 async def test_dialects(running: Running) -> None:
     for what, template, client, method, upper in DIALECTS:
-        read = wire.read_client_id(template.replace("{c}", client))
+        read = mqtt_wire.read_client_id(template.replace("{c}", client))
         assert (read.client_id, read.signmethod) == (client, method)
-        password = wire.mqtt_password(read, "dk1", "pk1", "ds1")
+        password = mqtt_wire.mqtt_password(read, "dk1", "pk1", "ds1")
         sent = {"identifier": template.replace("{c}", client), "username": "dk1&pk1"}
         for mixed in (password if upper else password.lower(), password.swapcase(), password.capitalize()):
             assert await answer(running, connect(sent | {"password": mixed})) == 0, what

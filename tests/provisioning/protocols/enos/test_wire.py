@@ -14,7 +14,7 @@ from provisioning.model.lifecycle import State
 from provisioning.model.mqtt import Connect
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device
-from provisioning.protocols.enos import wire
+from provisioning.protocols.enos import dps_wire, mqtt_wire, wire
 from provisioning.protocols.enos.mqtt import Enos
 from provisioning.sections import Enos as Settings
 from tests.conftest import ROOT
@@ -42,15 +42,15 @@ def test_no_operation_of_the_vectors_is_left_out() -> None:
 # --- vectors: the one recipe ---
 
 
-def client_id_of(inputs: dict[str, Any]) -> wire.ClientId:
-    return wire.ClientId(inputs["clientId"], str(inputs["securemode"]), inputs["signmethod"], inputs["timestamp"])
+def client_id_of(inputs: dict[str, Any]) -> mqtt_wire.ClientId:
+    return mqtt_wire.ClientId(inputs["clientId"], str(inputs["securemode"]), inputs["signmethod"], inputs["timestamp"])
 
 
 @vectors("mqtt_password")
 def test_mqtt_login_is_written(inputs: dict[str, Any], expected: dict[str, str]) -> None:
     client_id = client_id_of(inputs)
-    assert wire.write_client_id(client_id) == expected["mqttClientId"]
-    password = wire.mqtt_password(client_id, inputs["deviceKey"], inputs["productKey"], inputs["secret"])
+    assert mqtt_wire.write_client_id(client_id) == expected["mqttClientId"]
+    password = mqtt_wire.mqtt_password(client_id, inputs["deviceKey"], inputs["productKey"], inputs["secret"])
     assert password == expected["mqttPassword"].upper()
     assert expected["mqttPassword"] == (password.lower() if inputs["case_sent"] == "lower" else password)
 
@@ -58,7 +58,7 @@ def test_mqtt_login_is_written(inputs: dict[str, Any], expected: dict[str, str])
 @vectors("mqtt_password")
 def test_mqtt_login_is_proven_by_its_own_secret_alone(inputs: dict[str, Any], expected: dict[str, str]) -> None:
     claim = Enos(Settings()).read_connect(connect_of(expected))
-    assert isinstance(claim, wire.MqttClaim)
+    assert isinstance(claim, mqtt_wire.MqttClaim)
     assert claim.identity == Identity("enos", inputs["productKey"], inputs["deviceKey"])
     assert claim.client_id == client_id_of(inputs)
     assert str(claim.means) == ("device" if inputs["securemode"] == 2 else "product")
@@ -91,12 +91,12 @@ def test_content_that_is_signed(inputs: dict[str, str], expected: str, monkeypat
 
 @vectors("mqtt_client_id_parse")
 def test_client_id_is_read(inputs: dict[str, str], expected: dict[str, Any]) -> None:
-    read = wire.read_client_id(inputs["mqttClientId"])
+    read = mqtt_wire.read_client_id(inputs["mqttClientId"])
     assert (read.client_id, read.length_counted) == (expected["clientId"], expected["length_counted"])
     assert (read.securemode, read.signmethod, read.timestamp) == tuple(
         expected[name] for name in ("securemode", "signmethod", "timestamp")
     )
-    assert wire.read_client_id(wire.write_client_id(read)) == read
+    assert mqtt_wire.read_client_id(mqtt_wire.write_client_id(read)) == read
 
 
 @vectors("dps_sign")
@@ -104,7 +104,7 @@ def test_dps_signature(inputs: dict[str, Any], expected: str) -> None:
     serial, at, password = inputs["sn"], inputs["timestamp"], inputs["groupPassword"]
     assert wire.sign("sha256", password, sn=serial, timestamp=str(at)) == expected
     for sent in (expected, expected.upper()):
-        claim = wire.read_bootstrap(bootstrap_body(serial, at=at, dpsSign=sent), NOW)
+        claim = dps_wire.read_bootstrap(bootstrap_body(serial, at=at, dpsSign=sent), NOW)
         assert claim.proven_by(password)
         assert not claim.proven_by(f"{password}x")
 
@@ -114,7 +114,7 @@ def test_get_conn_signature(inputs: dict[str, Any], expected: str) -> None:
     serial, at, password = inputs["sn"], inputs["timestamp"], inputs["groupPassword"]
     proof = get_conn_proof(serial, password, at)
     assert proof["sign"] == expected
-    claim = wire.read_get_conn({"self": proof}, NOW).caller
+    claim = dps_wire.read_get_conn({"self": proof}, NOW).caller
     assert claim.proven_by(password)
     assert not claim.proven_by(f"{password}x")
 
@@ -134,8 +134,10 @@ def test_sub_device_signature(inputs: dict[str, Any], expected: str) -> None:
 @vectors("activate_info_payload")
 def test_activation_payload(inputs: dict[str, str], expected: dict[str, str]) -> None:
     identity = Identity("enos", inputs["productKey"], inputs["deviceKey"])
-    assert wire.activation_topic(identity) == expected["topic"]
-    assert wire.write_activation(identity, inputs["assetId"], inputs["deviceSecret"]).decode() == expected["payload"]
+    assert mqtt_wire.activation_topic(identity) == expected["topic"]
+    assert (
+        mqtt_wire.write_activation(identity, inputs["assetId"], inputs["deviceSecret"]).decode() == expected["payload"]
+    )
 
 
 # Section 14 as it is printed.
@@ -194,7 +196,7 @@ def refused(read: Callable[[], object], field: str | None = None, reason: Reason
 
 def test_bootstrap_is_read() -> None:
     """The sample of the vendor's page; its password is not given."""
-    claim = wire.read_bootstrap(
+    claim = dps_wire.read_bootstrap(
         {
             "dpsSignMethod": "sha256",
             "dpsSignTimestamp": 1649147455506,
@@ -223,8 +225,8 @@ REQUIRED = ("deviceSn", "groupId", "dpsSignMethod", "dpsSignTimestamp", "dpsSign
 def test_bootstrap_field_is_missing(field: str) -> None:
     body = bootstrap_body(at=NOW)
     del body[field]
-    refused(lambda: wire.read_bootstrap(body, NOW), field)
-    refused(lambda: wire.read_bootstrap(body | {field: None}, NOW), field)
+    refused(lambda: dps_wire.read_bootstrap(body, NOW), field)
+    refused(lambda: dps_wire.read_bootstrap(body | {field: None}, NOW), field)
 
 
 GOOD: list[tuple[str, list[object]]] = [
@@ -263,41 +265,41 @@ COMBINED = [(field, value) for field, values in BAD for value in values]
 
 @pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in GOOD for value in values])
 def test_bootstrap_field_is_taken(field: str, value: object) -> None:
-    wire.read_bootstrap(bootstrap_body(at=NOW) | {field: value}, NOW)
+    dps_wire.read_bootstrap(bootstrap_body(at=NOW) | {field: value}, NOW)
 
 
 @pytest.mark.parametrize(("field", "value"), COMBINED, ids=[f"{field}-{i}" for i, (field, _) in enumerate(COMBINED)])
 def test_bootstrap_field_is_refused(field: str, value: object) -> None:
-    refused(lambda: wire.read_bootstrap(bootstrap_body(at=NOW) | {field: value}, NOW), field)
+    refused(lambda: dps_wire.read_bootstrap(bootstrap_body(at=NOW) | {field: value}, NOW), field)
 
 
 def test_bootstrap_keeps_the_names() -> None:
     name = {"defaultValue": "泵 1", "i18nValue": {"en_US": "Pump 1", "zh_Hans_CN": "泵 1"}}
-    description = wire.read_bootstrap(bootstrap_body(at=NOW, deviceName=name), NOW).description
+    description = dps_wire.read_bootstrap(bootstrap_body(at=NOW, deviceName=name), NOW).description
     assert (description.name, description.name_i18n) == (name["defaultValue"], name["i18nValue"])
 
 
 def test_device_id_is_an_alias() -> None:
     body = bootstrap_body("SN1", at=NOW)
     del body["deviceSn"]
-    assert wire.read_bootstrap(body | {"deviceId": "SN1"}, NOW).serial == "SN1"
-    assert wire.read_bootstrap(body | {"deviceId": "SN1", "deviceSn": None}, NOW).serial == "SN1"
-    assert wire.read_bootstrap(body | {"deviceId": "SN1", "deviceSn": "SN1"}, NOW).serial == "SN1"
-    assert wire.read_bootstrap(body | {"deviceId": None, "deviceSn": "SN1"}, NOW).serial == "SN1"
+    assert dps_wire.read_bootstrap(body | {"deviceId": "SN1"}, NOW).serial == "SN1"
+    assert dps_wire.read_bootstrap(body | {"deviceId": "SN1", "deviceSn": None}, NOW).serial == "SN1"
+    assert dps_wire.read_bootstrap(body | {"deviceId": "SN1", "deviceSn": "SN1"}, NOW).serial == "SN1"
+    assert dps_wire.read_bootstrap(body | {"deviceId": None, "deviceSn": "SN1"}, NOW).serial == "SN1"
     others: list[object] = ["SN2", "sn1", 1, True, [], ""]
     for other in others:
-        refused(partial(wire.read_bootstrap, body | {"deviceId": other, "deviceSn": "SN1"}, NOW), "deviceId")
-    refused(lambda: wire.read_bootstrap(body | {"deviceId": "a b"}, NOW), "deviceId")
+        refused(partial(dps_wire.read_bootstrap, body | {"deviceId": other, "deviceSn": "SN1"}, NOW), "deviceId")
+    refused(lambda: dps_wire.read_bootstrap(body | {"deviceId": "a b"}, NOW), "deviceId")
 
 
 def test_unknown_fields_are_ignored() -> None:
-    wire.read_bootstrap(bootstrap_body(at=NOW, extra={"a": [1]}, pk="x"), NOW)
+    dps_wire.read_bootstrap(bootstrap_body(at=NOW, extra={"a": [1]}, pk="x"), NOW)
 
 
 @pytest.mark.parametrize("body", [None, True, 1, "x", [], [{}]])
 def test_body_is_no_object(body: object) -> None:
-    refused(lambda: wire.read_bootstrap(body, NOW), "body")
-    refused(lambda: wire.read_get_conn(body, NOW), "body")
+    refused(lambda: dps_wire.read_bootstrap(body, NOW), "body")
+    refused(lambda: dps_wire.read_get_conn(body, NOW), "body")
 
 
 @pytest.mark.parametrize(
@@ -306,12 +308,12 @@ def test_body_is_no_object(body: object) -> None:
      (0, 10**12, True), (1, 1_001, False)],
 )  # fmt: skip
 def test_freshness(seconds: int, late: int, fresh: bool) -> None:
-    claim = wire.read_bootstrap(bootstrap_body(at=NOW), NOW + late)
+    claim = dps_wire.read_bootstrap(bootstrap_body(at=NOW), NOW + late)
     assert claim.is_fresh(seconds) is fresh
 
 
 def test_claims_do_not_show_their_signatures() -> None:
-    claim = wire.read_bootstrap(bootstrap_body(at=NOW), NOW)
+    claim = dps_wire.read_bootstrap(bootstrap_body(at=NOW), NOW)
     assert claim.signature not in repr(claim)
     mqtt = Enos(Settings()).read_connect(connect_of(VECTORS["mqtt_password"][0]["expected"]))
     assert VECTORS["mqtt_password"][0]["expected"]["mqttPassword"] not in repr(mqtt)
@@ -322,15 +324,15 @@ def test_claims_do_not_show_their_signatures() -> None:
 
 def test_get_conn_forms() -> None:
     caller, sub = get_conn_proof("GW", at=NOW), get_conn_proof("SUB", "other", at=NOW)
-    own = wire.read_get_conn({"self": caller}, NOW)
+    own = dps_wire.read_get_conn({"self": caller}, NOW)
     assert (own.caller.serial, own.branch, own.sub) == ("GW", None, None)
-    assert wire.read_get_conn({"self": caller, "sub": None, "signMethod": "SHA256"}, NOW) == own
+    assert dps_wire.read_get_conn({"self": caller, "sub": None, "signMethod": "SHA256"}, NOW) == own
     virtual: list[dict[str, object]] = [{}, {"createSubSnFromGw": True}, {"sn": "IGNORED"}]
     for more in virtual:
-        branch = wire.read_get_conn({"self": caller, "sub": {"branch": 3} | more}, NOW)
+        branch = dps_wire.read_get_conn({"self": caller, "sub": {"branch": 3} | more}, NOW)
         assert (branch.branch, branch.branch_serial, branch.sub) == (3, "GW-3", None)
     for other in ({}, {"createSubSnFromGw": False}, {"createSubSnFromGw": False, "branch": 3}):
-        real = wire.read_get_conn({"self": caller, "sub": sub | other}, NOW)
+        real = dps_wire.read_get_conn({"self": caller, "sub": sub | other}, NOW)
         assert real.branch is None
         assert real.sub is not None
         assert real.sub.serial == "SUB"
@@ -367,17 +369,17 @@ def test_get_conn_forms() -> None:
 )
 def test_get_conn_is_refused(change: dict[str, object], field: str) -> None:
     body: dict[str, object] = {"self": get_conn_proof("GW", at=NOW)}
-    refused(lambda: wire.read_get_conn(body | change, NOW), field)
+    refused(lambda: dps_wire.read_get_conn(body | change, NOW), field)
 
 
 def test_branch_serial_must_be_a_serial() -> None:
     body = {"self": get_conn_proof("x" * 63, at=NOW), "sub": {"branch": 1}}
-    refused(lambda: wire.read_get_conn(body, NOW), "sub.branch")
+    refused(lambda: dps_wire.read_get_conn(body, NOW), "sub.branch")
 
 
 def test_triple_is_bare() -> None:
     device = Device(protocol="enos", state=State.ALLOCATED, product="pk1", key="dk1", secret="ds1")
-    assert wire.write_triple(device, "tcp://h:1", "http://h") == {
+    assert dps_wire.write_triple(device, "tcp://h:1", "http://h") == {
         "murl": "tcp://h:1", "hurl": "http://h", "pk": "pk1", "dk": "dk1", "ds": "ds1",
     }  # fmt: skip
 
@@ -386,8 +388,8 @@ def test_triple_is_bare() -> None:
 
 
 def test_tables_are_total() -> None:
-    assert set(wire.REFUSALS) == set(Reason)
-    assert set(wire.CONNACKS) == set(Reason)
+    assert set(dps_wire.REFUSALS) == set(Reason)
+    assert set(mqtt_wire.CONNACKS) == set(Reason)
 
 
 ERRORS = [  # section 5
@@ -411,7 +413,7 @@ ERRORS = [  # section 5
 
 @pytest.mark.parametrize(("refusal", "code", "message", "status"), ERRORS, ids=lambda value: str(value)[:30])
 def test_error_rows(refusal: Refusal, code: int, message: str, status: int) -> None:
-    assert wire.write_error(refusal, "id") == (
+    assert dps_wire.write_error(refusal, "id") == (
         status,
         {"code": code, "msg": message, "requestId": "id", "data": None},
     )
@@ -419,7 +421,7 @@ def test_error_rows(refusal: Refusal, code: int, message: str, status: int) -> N
 
 @pytest.mark.parametrize("reason", list(Reason))
 def test_every_error_can_be_written_without_detail(reason: Reason) -> None:
-    status, body = wire.write_error(Refusal(reason), "id")
+    status, body = dps_wire.write_error(Refusal(reason), "id")
     assert 400 <= status < 600
     assert set(body) == {"code", "msg", "requestId", "data"}
 
@@ -444,7 +446,7 @@ CODES = {  # section 8.3
 
 @pytest.mark.parametrize("reason", list(Reason))
 def test_connack_rows(reason: Reason) -> None:
-    codes = wire.CONNACKS[reason]
+    codes = mqtt_wire.CONNACKS[reason]
     assert (codes.v3, codes.v5) == CODES.get(reason, (codes.v3, codes.v5))
     assert {1: 0x84, 2: 0x85, 3: 0x88, 4: 0x86}.get(codes.v3, codes.v5) == codes.v5
     assert codes.v3 in {1, 2, 3, 4, 5}
@@ -454,20 +456,23 @@ def test_connack_rows(reason: Reason) -> None:
 # --- client ids ---
 
 CLIENT_IDS = [  # both ways
-    (wire.ClientId("dk1", "2", "sha256", "17000000"), "dk1|securemode=2,signmethod=sha256,timestamp=17000000|"),
-    (wire.ClientId("pk.dk", "3", "md5", "1.5"), "pk.dk|securemode=3,signmethod=md5,timestamp=1.5|"),
-    (wire.ClientId("a=b,c{d=e}", "2", "hmacsha1", "x"), "a=b,c{d=e}|securemode=2,signmethod=hmacsha1,timestamp=x|"),
-    (wire.ClientId("x" * 64, "2", "sha1", "0"), f"{'x' * 64}|securemode=2,signmethod=sha1,timestamp=0|"),
-    (wire.ClientId("泵" * 64, "2", "sha1", "0"), f"{'泵' * 64}|securemode=2,signmethod=sha1,timestamp=0|"),
-    (wire.ClientId("x" * 64 + "{" + "y" * 99 + "}", "2", "sha1", "0"),
+    (mqtt_wire.ClientId("dk1", "2", "sha256", "17000000"), "dk1|securemode=2,signmethod=sha256,timestamp=17000000|"),
+    (mqtt_wire.ClientId("pk.dk", "3", "md5", "1.5"), "pk.dk|securemode=3,signmethod=md5,timestamp=1.5|"),
+    (
+        mqtt_wire.ClientId("a=b,c{d=e}", "2", "hmacsha1", "x"),
+        "a=b,c{d=e}|securemode=2,signmethod=hmacsha1,timestamp=x|",
+    ),
+    (mqtt_wire.ClientId("x" * 64, "2", "sha1", "0"), f"{'x' * 64}|securemode=2,signmethod=sha1,timestamp=0|"),
+    (mqtt_wire.ClientId("泵" * 64, "2", "sha1", "0"), f"{'泵' * 64}|securemode=2,signmethod=sha1,timestamp=0|"),
+    (mqtt_wire.ClientId("x" * 64 + "{" + "y" * 99 + "}", "2", "sha1", "0"),
      f"{'x' * 64}{{{'y' * 99}}}|securemode=2,signmethod=sha1,timestamp=0|"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("value", "text"), CLIENT_IDS, ids=range(len(CLIENT_IDS)))
-def test_client_id_both_ways(value: wire.ClientId, text: str) -> None:
-    assert wire.read_client_id(text) == value
-    assert wire.write_client_id(value) == text
+def test_client_id_both_ways(value: mqtt_wire.ClientId, text: str) -> None:
+    assert mqtt_wire.read_client_id(text) == value
+    assert mqtt_wire.write_client_id(value) == text
 
 
 @pytest.mark.parametrize(
@@ -483,7 +488,7 @@ def test_client_id_both_ways(value: wire.ClientId, text: str) -> None:
     ],
 )
 def test_dialects_of_the_parameter_block(text: str) -> None:
-    assert wire.read_client_id(text) == wire.ClientId("dk1", "2", "sha256", "17")
+    assert mqtt_wire.read_client_id(text) == mqtt_wire.ClientId("dk1", "2", "sha256", "17")
 
 
 @pytest.mark.parametrize(
@@ -516,12 +521,12 @@ def test_dialects_of_the_parameter_block(text: str) -> None:
     ],
 )  # fmt: skip
 def test_client_id_is_refused(text: str, field: str) -> None:
-    refused(lambda: wire.read_client_id(text), field)
+    refused(lambda: mqtt_wire.read_client_id(text), field)
 
 
 def test_message_integration_is_not_served() -> None:
     text = "dk1|securemode=4,signmethod=sha256,timestamp=17|"
-    refused(lambda: wire.read_client_id(text), reason=Reason.UNSUPPORTED)
+    refused(lambda: mqtt_wire.read_client_id(text), reason=Reason.UNSUPPORTED)
 
 
 # --- messages ---
@@ -544,7 +549,7 @@ REPORTS = [
 
 @pytest.mark.parametrize(("below", "method"), REPORTS)
 def test_report_is_acknowledged(below: str, method: str) -> None:
-    reply = wire.answer_report(IDENTITY, f"/sys/pk1/dk1/thing/{below}", request(method=method))
+    reply = mqtt_wire.answer_report(IDENTITY, f"/sys/pk1/dk1/thing/{below}", request(method=method))
     assert reply == b'{"id":"7","code":200,"data":""}'
 
 
@@ -568,7 +573,7 @@ def test_report_is_acknowledged(below: str, method: str) -> None:
     ids=lambda value: str(value)[:40],
 )  # fmt: skip
 def test_report_is_turned_down(payload: bytes, reply: dict[str, object]) -> None:
-    answer = wire.answer_report(IDENTITY, POST, payload)
+    answer = mqtt_wire.answer_report(IDENTITY, POST, payload)
     assert answer is not None
     assert json.loads(answer) == reply | {"data": ""}
 
@@ -579,7 +584,7 @@ def test_id_comes_back_unchanged(request_id: str) -> None:
         request(id=request_id),
         json.dumps(json.loads(request(id=request_id)), ensure_ascii=False).encode(),
     ):
-        answer = wire.answer_report(IDENTITY, POST, payload)
+        answer = mqtt_wire.answer_report(IDENTITY, POST, payload)
         assert answer is not None
         assert json.loads(answer)["id"] == request_id
 
@@ -594,7 +599,7 @@ def test_id_comes_back_unchanged(request_id: str) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_report_gets_no_answer(topic: str) -> None:
-    assert wire.answer_report(IDENTITY, topic, request()) is None
+    assert mqtt_wire.answer_report(IDENTITY, topic, request()) is None
 
 
 @pytest.mark.parametrize(
@@ -617,11 +622,11 @@ def test_what_is_no_report_gets_no_answer(topic: str) -> None:
     ids=lambda value: str(value)[:40],
 )
 def test_acknowledgement(payload: bytes, yes: bool) -> None:
-    assert wire.acknowledges(payload) is yes
+    assert mqtt_wire.acknowledges(payload) is yes
 
 
 def test_command() -> None:
-    topic, payload = wire.write_command(IDENTITY, "thing/disable")
+    topic, payload = mqtt_wire.write_command(IDENTITY, "thing/disable")
     assert topic == "/sys/pk1/dk1/thing/disable"
     assert payload == b'{"id":"1","version":"1.0","method":"thing.disable","params":{}}'
 
@@ -653,14 +658,14 @@ def attempt(read: Callable[[], T], *reasons: Reason) -> T | Refusal:
     except Refusal as caught:
         refusal = caught
     assert refusal.reason in (reasons or (Reason.MALFORMED,))
-    assert json.dumps(wire.write_error(refusal, "id"))
+    assert json.dumps(dps_wire.write_error(refusal, "id"))
     return refusal
 
 
 @settings(deadline=None)  # time is not what is tested
 @given(broken([*REQUIRED, "deviceId"], lambda: bootstrap_body(at=NOW)))
 def test_any_bootstrap_is_read_or_refused(body: object) -> None:
-    claim = attempt(lambda: wire.read_bootstrap(body, NOW))
+    claim = attempt(lambda: dps_wire.read_bootstrap(body, NOW))
     if isinstance(claim, Refusal):
         return
     assert wire.SERIAL.fullmatch(claim.serial)
@@ -670,7 +675,7 @@ def test_any_bootstrap_is_read_or_refused(body: object) -> None:
 
 
 def read_any_get_conn(body: object) -> None:
-    claim = attempt(lambda: wire.read_get_conn(body, NOW))
+    claim = attempt(lambda: dps_wire.read_get_conn(body, NOW))
     if isinstance(claim, Refusal):
         return
     claim.caller.proven_by("gp1")
@@ -698,18 +703,18 @@ blocks = st.tuples(text, st.lists(pair, max_size=5).map(",".join)).map(lambda pa
 @settings(deadline=None)  # time is not what is tested
 @given(blocks | text)
 def test_any_client_id_is_read_or_refused(client_id: str) -> None:
-    read = attempt(lambda: wire.read_client_id(client_id), Reason.MALFORMED, Reason.UNSUPPORTED)
+    read = attempt(lambda: mqtt_wire.read_client_id(client_id), Reason.MALFORMED, Reason.UNSUPPORTED)
     if isinstance(read, Refusal):
         return
     assert 0 < read.length_counted <= 64
-    assert wire.mqtt_password(read, "dk1", "pk1", "ds1")
+    assert mqtt_wire.mqtt_password(read, "dk1", "pk1", "ds1")
 
 
 @settings(deadline=None)  # time is not what is tested
 @given(st.binary() | anything.map(lambda value: json.dumps({"id": "1", "code": value}).encode()))
 def test_any_reply_is_judged(payload: bytes) -> None:
-    assert wire.acknowledges(payload) in {True, False}
-    assert json.loads(wire.write_reply(wire.peek_id(payload), 200))
+    assert mqtt_wire.acknowledges(payload) in {True, False}
+    assert json.loads(mqtt_wire.write_reply(mqtt_wire.peek_id(payload), 200))
 
 
 @settings(deadline=None)  # time is not what is tested
@@ -720,6 +725,6 @@ def test_any_reply_is_judged(payload: bytes) -> None:
     ),
 )  # fmt: skip
 def test_any_message_is_answered_or_let_pass(topic: str, payload: bytes) -> None:
-    answer = wire.answer_report(IDENTITY, topic, payload)
+    answer = mqtt_wire.answer_report(IDENTITY, topic, payload)
     if answer is not None:
         assert set(json.loads(answer)) >= {"id", "code", "data"}
