@@ -237,7 +237,7 @@ class Connection(asyncio.Protocol):
                 self._leave("disconnected", clean=packet.code == 0, session_expiry=packet.session_expiry)
             case Publish():
                 self._serve_publish(packet)
-            case _:
+            case _ if not self._is_forfeit:
                 self._take_seat().receive(packet)
 
     def _serve_publish(self, packet: Publish) -> None:
@@ -251,6 +251,8 @@ class Connection(asyncio.Protocol):
                 self.write(packets.write_puback(packet.packet_id))
             self.close(self._farewell[1], code=0x98)
             return
+        if self._is_forfeit:
+            return
         self._take_seat().receive(packet)
         assert self._admission is not None
         if up := self._admission.limits.up:
@@ -259,6 +261,13 @@ class Connection(asyncio.Protocol):
             wait = pace.wait(self._second, self._taken, up, now)
             if wait and not self._ended:
                 self._rest(wait)
+                if told := self._admission.conduct.throttled(self._admission.identity):
+                    self.publish(replace(told, qos=0))
+
+    @property
+    def _is_forfeit(self) -> bool:
+        """Its session is no more, and it is about to read why."""
+        return self._farewell is not None and self._farewell[1] in FORFEITS
 
     def _take_seat(self) -> Seat:
         if self._seat is None:
@@ -437,9 +446,9 @@ class Connection(asyncio.Protocol):
         if self._admission is None or self._reason or self._farewell is not None:
             return
         notice = self._admission.conduct.farewell(self._admission.identity, reason)
+        if reason in FORFEITS:
+            self._vacate(clean=False, session_expiry=0)
         if notice is None:
-            if reason in FORFEITS:
-                self._vacate(clean=False, session_expiry=0)
             self.close(str(reason), code=0x98)
             return
         self._farewell = notice, str(reason)

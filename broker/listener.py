@@ -100,9 +100,7 @@ class Listener:
             OSError: it cannot be bound.
         """
         if ssl_context is None:
-            server = await self.loop.create_server(
-                lambda: Connection(self), host, port, backlog=BACKLOG, reuse_address=True
-            )
+            server = await self.loop.create_server(self.begin, host, port, backlog=BACKLOG, reuse_address=True)
             self._servers.append(server)
             self.ports.append(server.sockets[0].getsockname()[1])
             return
@@ -114,6 +112,10 @@ class Listener:
             self._bound.append(bound)
             self._accepting.append(self.loop.create_task(accept(self, ssl_context, bound), name="accept"))
         self.ports.append(self._bound[before].getsockname()[1])
+
+    def begin(self) -> Connection:
+        """What somebody who connects is served by."""
+        return Connection(self)
 
     @property
     def port(self) -> int:

@@ -8,7 +8,6 @@ import socket
 import ssl
 from typing import TYPE_CHECKING
 
-from broker.connection import Connection
 from provisioning import handshake
 from provisioning.handshake import Terms
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 async def accept(listener: "Listener", context: ssl.SSLContext, bound: socket.socket) -> None:
     """Take connections on `bound`, a listening socket, for `listener`, until cancelled."""
     terms = Terms(
-        context=context, timeout=listener.limits.connect_timeout, begin=lambda: Connection(listener),
+        context=context, timeout=listener.limits.connect_timeout, begin=lambda _: listener.begin(),
         enter=lambda each: not listener.enter(each, each.peer.address),
         leave=lambda each: listener.leave(each, each.peer.address), refused="mqtt.login", overload="mqtt.overload",
     )  # fmt: skip

@@ -4,6 +4,8 @@
     store/      PostgreSQL: the only SQL, the only place that seals secrets
     core/       the verbs, by subject
     contexts    TLS: which certificate is shown to whom (SNI), and who is trusted
+    aws         clients of AWS; credentials for devices
+    images/     content of updates, on disk or in S3; rollout: with their updates
     web/        what all HTTP operations share
     protocols/  one folder per vendor: wire, http, mqtt, rows
     admission   CONNECT -> verdict: ask each protocol, look up, judge, write
@@ -15,7 +17,7 @@
     gauges      what /metrics reads from the running parts
     app         puts it all together and runs it
     cli/        the command `gatehouse`
-    settings, log, metrics, tasks   what everybody uses
+    settings, log, metrics, tasks   what everybody uses; sections: what the settings may hold
     handshake   TLS handshakes with a deadline and a line, the same for HTTP and MQTT
 
 Imports point down, in the order of this list with `cli` on top. The package `broker` beside this one

@@ -70,7 +70,7 @@ class Admissions:
     def _decide_now(self, connect: Connect, peer: Peer, started: float) -> Verdict | asyncio.Task[Verdict]:
         for protocol in self._protocols:
             try:
-                claim = protocol.read_connect(connect)
+                claim = protocol.read_connect(connect, peer)
             except Refusal as refusal:
                 return self._refuse(protocol, None, connect, peer, refusal, started=started)
             if claim is not None:

@@ -31,13 +31,16 @@ from provisioning.core.gateway import Gateways
 from provisioning.core.importing import Summary
 from provisioning.core.presence import Presence, present
 from provisioning.core.register import Registrations
+from provisioning.core.updates import StopRule
+from provisioning.credentials import CredentialsProvider, credentials_provider
 from provisioning.follow import Follower, following
 from provisioning.gauges import watch
+from provisioning.images import DiskImages, RemoteImages, open_images
 from provisioning.metrics import Metrics
-from provisioning.model.events import Event
+from provisioning.model.events import Event, UpdateStopped
 from provisioning.model.mqtt import Connect, Peer
 from provisioning.opening import StartError, registry
-from provisioning.protocols import VendorProtocol, protocols
+from provisioning.protocols import VendorProtocol, protocols, shared_routes
 from provisioning.protocols.x509 import est
 from provisioning.protocols.x509 import http as published
 from provisioning.protocols.x509.wire import urls
@@ -45,9 +48,9 @@ from provisioning.settings import Settings, load
 from provisioning.store.credentials import Credentials
 from provisioning.store.database import Database
 from provisioning.store.holdings import Holdings
-from provisioning.tls import Tls
+from provisioning.tls import ALPN, Tls
 from provisioning.upkeep import care_for_certificates, prune
-from provisioning.web import health
+from provisioning.web import downloads, health
 from provisioning.web.operation import METRICS, REQUEST_TIMEOUT
 from provisioning.web.site import Site
 from provisioning.web.stray import catch_strays
@@ -61,6 +64,7 @@ def log_events(committed: Sequence[Event]) -> None:
         log.get().info(
             event.kind, protocol=identity.protocol, product=identity.product, device=identity.device,
             **({"serial": event.serial} if event.serial else {}),
+            **({"update": event.update, "why": event.why} if isinstance(event, UpdateStopped) else {}),
         )  # fmt: skip
 
 
@@ -133,13 +137,18 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
 
         registrations = Registrations(database)
         stack.push_async_callback(registrations.close)
+        images = await stack.enter_async_context(open_images(settings))
         application = _application(
             settings, database, vendors, metrics, blocker=judging.blocker, endpoints=endpoints,
-            registrations=registrations,
+            registrations=registrations, images=images,
+            provider=await stack.enter_async_context(credentials_provider(settings)),
         )  # fmt: skip
 
         def site(host: str, port: int, context: ssl.SSLContext | None = None) -> Site:
-            return Site(application(), host=host, port=port, settings=settings.http, ssl_context=context)
+            return Site(
+                application(), host=host, port=port, settings=settings.http, ssl_context=context,
+                others=dict.fromkeys(ALPN, mqtts.begin),
+            )  # fmt: skip
 
         mqtt, mqtts = listener(), listener()
         at = settings.mqtt.host, settings.mqtt.port
@@ -324,6 +333,8 @@ def _application(
     *,
     blocker: Blocker,
     endpoints: Endpoints,
+    images: DiskImages | RemoteImages,
+    provider: CredentialsProvider,
     registrations: Registrations,
 ) -> Callable[[], web.Application]:
     """Makes the application, once for each site."""
@@ -333,12 +344,17 @@ def _application(
         max_leaf_days=settings.pki.max_leaf_days, crl_days=settings.pki.crl_days,
         access_token=token.get_secret_value() if token else None,
     )  # fmt: skip
-    world = World(database, endpoints, policy, registrations=registrations)
+    world = World(
+        database, endpoints, policy, registrations=registrations, credentials=provider,
+        stop_rule=StopRule(after=settings.updates.stop_after, share=settings.updates.stop_share),
+    )  # fmt: skip
     routes = [  # once for both: they keep what they have made, a CRL for instance
         *health.routes(),
         *published.routes(),
+        *downloads.routes(images, settings.images.download_timeout),
         *est.routes([vendor.read_user for vendor in vendors], blocker),
         *(route for vendor in vendors for route in vendor.routes()),
+        *shared_routes(vendors),
     ]
 
     def make() -> web.Application:

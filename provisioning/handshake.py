@@ -46,8 +46,8 @@ class Terms:
     context: ssl.SSLContext
     timeout: float
     """Seconds for a handshake."""
-    begin: Callable[[], asyncio.Protocol]
-    """Makes what a connection is handed over to."""
+    begin: Callable[[str | None], asyncio.Protocol]
+    """Makes what a connection is handed over to, by the application protocol that was agreed on (ALPN); None: none."""
     enter: Callable[["Handshake"], bool]
     """Count a handshake like any other connection; False: there is no room, and it is closed at once."""
     leave: Callable[["Handshake"], None]
@@ -81,7 +81,7 @@ class Handshake(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The handshake is done. `connect_accepted_socket` in `_shake` loses nothing that came along with its end."""
         self._leave()
-        protocol = self._terms.begin()
+        protocol = self._terms.begin(transport.get_extra_info("ssl_object").selected_alpn_protocol())
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
 

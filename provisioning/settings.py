@@ -2,26 +2,16 @@
 
 `GATEHOUSE_HTTP__PORT=8081` sets `http.port`; `GATEHOUSE_MASTER_KEY_FILE=/run/secrets/key` reads `master_key` from a
 file.
-Every setting is documented with its default in `config/gatehouse.toml`; a test keeps that file and this one in step.
+The sections and their defaults: `provisioning.sections`.
 """
 
 import ipaddress
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
-from urllib.parse import urlsplit
+from typing import Final
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -31,177 +21,17 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError as SourceError
 
+from provisioning import sections
+from provisioning.sections import Section
+
 PREFIX: Final = "GATEHOUSE_"
 LONGEST_VALUE: Final = 100
 CONFIG_VARIABLE: Final = "GATEHOUSE_CONFIG"
 DEFAULT_CONFIG: Final = Path("config/gatehouse.toml")
 
-SIGN_METHODS: Final = ("sha256", "hmacsha256", "sha1", "hmacsha1", "md5", "hmacmd5")
-
 
 class SettingsError(Exception):
     """A setting is unknown or wrong; the text says which one, where and why, in one line."""
-
-
-def _endpoint(value: str) -> str:
-    parts = urlsplit(value)
-    if not parts.scheme or not parts.hostname:
-        raise ValueError("must be scheme://host[:port]")
-    return value
-
-
-def _mqtt_endpoint(value: str) -> str:
-    """Clients hand it to their MQTT library unchanged: a path or a missing port breaks them (EnOS reference, 3)."""
-    parts = urlsplit(value)
-    if not parts.scheme or not parts.hostname or parts.port is None or parts.path or parts.query:
-        raise ValueError("must be exactly scheme://host:port")
-    return value
-
-
-Port = Annotated[int, Field(ge=0, le=65_535)]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Log(Section):
-    format: Literal["auto", "json", "console"] = "auto"
-    level: Literal["debug", "info", "warning", "error"] = "info"
-
-
-class Database(Section):
-    url: SecretStr | None = None
-    pool_min: int = Field(2, ge=1, le=100)
-    pool_max: int = Field(10, ge=2, le=100)
-    timeout: Seconds = 10.0
-
-    @model_validator(mode="after")
-    def _pool(self) -> Self:
-        if self.pool_min > self.pool_max:
-            raise ValueError(f"pool_min ({self.pool_min}) must not be above pool_max ({self.pool_max})")
-        return self
-
-
-class Http(Section):
-    host: str = "127.0.0.1"
-    port: Port = 8080
-    max_connections: int = Field(20_000, ge=1)
-    header_timeout: Seconds = 10.0
-    request_timeout: Seconds = 30.0
-
-
-class Mqtt(Section):
-    host: str = "127.0.0.1"
-    port: Port = 11883
-    more_ports: tuple[Port, ...] = ()
-    connect_timeout: Seconds = 10.0
-    max_connections: int = Field(100_000, ge=1)
-    max_per_address: int = Field(20_000, ge=1)
-    max_small_packet: int = Field(65_536, ge=256)
-    max_packet: int = Field(1_048_576, ge=1_024, le=268_435_455)
-    max_keepalive: int = Field(1_200, ge=1, le=65_535)
-    default_keepalive: int = Field(300, ge=1, le=65_535)
-    max_subscriptions: int = Field(500, ge=1)
-    max_wildcards: int = Field(100, ge=1)
-    max_retained: int = Field(100, ge=0)
-    max_retained_bytes: int = Field(4_194_304, ge=0)
-    max_queued: int = Field(1_000, ge=1)
-    max_queued_bytes: int = Field(4_194_304, ge=1_024)
-    max_inflight: int = Field(64, ge=1, le=65_535)
-    session_expiry: int = Field(86_400, ge=0)
-
-
-class Https(Section):
-    host: str = "127.0.0.1"
-    port: Port | None = None
-
-
-class Mqtts(Section):
-    host: str = "127.0.0.1"
-    port: Port | None = None
-    more_ports: tuple[Port, ...] = ()
-
-
-class Host(Section):
-    certificate: Path
-    key: Path | None = None
-
-
-class Tls(Section):
-    certificate: Path | None = None
-    key: Path | None = None
-    hosts: tuple[Host, ...] = ()
-    names: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
-    days: int = Field(397, ge=1, le=3_650)
-
-
-class Pki(Section):
-    url: Annotated[str, AfterValidator(_endpoint)] | None = None
-    key: Literal["p256", "p384", "rsa2048", "rsa3072", "rsa4096"] = "p256"
-    authority_years: int = Field(20, ge=1, le=50)
-    leaf_days: int = Field(730, ge=1, le=36_500)
-    max_leaf_days: int = Field(3_650, ge=1, le=36_500)
-    crl_days: int = Field(7, ge=1, le=30)
-    access_token: SecretStr | None = None
-
-
-class Endpoints(Section):
-    murl: Annotated[str, AfterValidator(_mqtt_endpoint)] | None = None
-    hurl: Annotated[str, AfterValidator(_endpoint)] | None = None
-
-
-class Enos(Section):
-    error_http_status: Literal["rest", "always200"] = "rest"
-    allowed_signmethods: tuple[Literal["sha256", "hmacsha256", "sha1", "hmacsha1", "md5", "hmacmd5"], ...] = (
-        SIGN_METHODS
-    )
-    login_freshness: int = Field(0, ge=0)
-    activation_retry: int = Field(5, ge=1)
-    activation_strict: bool = False
-    push_delay: float = Field(0.2, ge=0.1, le=0.3)
-    push_interval: float = Field(1.5, ge=0.1, le=1.8)
-    push_repeats: int = Field(2, ge=0, le=2)
-    max_payload: int = Field(524_288, ge=1)
-    farewell_timeout: float = Field(0.8, ge=0, le=5)
-
-
-class Tencent(Section):
-    # registration over HTTP
-    error_http_status: Annotated[Literal["200", "rest"], BeforeValidator(str)] = "200"
-    hide_unknown_product: bool = True
-    reregister: Literal["deny", "same", "rotate"] = "deny"
-    freshness: int = Field(300, ge=0, le=86_400)
-    host_aliases: tuple[str, ...] = ()
-    rate_per_address: int = Field(10, ge=0)
-    rate_per_product: int = Field(20, ge=0)
-    organization: str = Field("Gatehouse", max_length=64)
-    # sessions over MQTT
-    connect_interval: float = Field(5.0, ge=0, le=3_600)
-    max_keepalive: int = Field(900, ge=1, le=65_535)
-    max_payload: int = Field(16_384, ge=1)
-    messages_up: int = Field(30, ge=0)
-    messages_down: int = Field(50, ge=0)
-    max_stored: int = Field(150, ge=0)
-    # gateways
-    max_sub_devices: int = Field(1_500, ge=1)
-    bind_freshness: int = Field(300, ge=0, le=86_400)
-
-
-class Block(Section):
-    refusals: int = Field(4, ge=0)
-    window: Seconds = 120.0
-    duration: Seconds = 300.0
-
-
-class Cache(Section):
-    size: int = Field(200_000, ge=1)
-    negative_ttl: Seconds = 2.0
-
-
-class Events(Section):
-    keep_days: int = Field(30, ge=1)
 
 
 class Settings(BaseSettings):
@@ -218,20 +48,25 @@ class Settings(BaseSettings):
     data_dir: Path = Path("data")
     master_key: SecretStr | None = None
     demo: Path | None = None
-    log: Log = Log()
-    database: Database = Database()
-    http: Http = Http()
-    https: Https = Https()
-    mqtt: Mqtt = Mqtt()
-    mqtts: Mqtts = Mqtts()
-    tls: Tls = Tls()
-    pki: Pki = Pki()
-    endpoints: Endpoints = Endpoints()
-    enos: Enos = Enos()
-    tencent: Tencent = Tencent()
-    block: Block = Block()
-    cache: Cache = Cache()
-    events: Events = Events()
+    log: sections.Log = sections.Log()
+    database: sections.Database = sections.Database()
+    http: sections.Http = sections.Http()
+    https: sections.Https = sections.Https()
+    mqtt: sections.Mqtt = sections.Mqtt()
+    mqtts: sections.Mqtts = sections.Mqtts()
+    tls: sections.Tls = sections.Tls()
+    pki: sections.Pki = sections.Pki()
+    endpoints: sections.Endpoints = sections.Endpoints()
+    enos: sections.Enos = sections.Enos()
+    tencent: sections.Tencent = sections.Tencent()
+    ioto: sections.Ioto = sections.Ioto()
+    block: sections.Block = sections.Block()
+    cache: sections.Cache = sections.Cache()
+    events: sections.Events = sections.Events()
+    aws: sections.Aws = sections.Aws()
+    credentials: sections.Credentials = sections.Credentials()
+    images: sections.Images = sections.Images()
+    updates: sections.Updates = sections.Updates()
 
     @classmethod
     def settings_customise_sources(
@@ -261,7 +96,11 @@ class _SecretFiles(EnvSettingsSource):
         return {name.lower(): _read_secret(name, Path(path)) for name, path in _secret_files()}
 
 
-SECRETS: Final = ("GATEHOUSE_MASTER_KEY", "GATEHOUSE_DATABASE__URL", "GATEHOUSE_PKI__ACCESS_TOKEN")
+SECRETS: Final = (
+    "GATEHOUSE_MASTER_KEY", "GATEHOUSE_DATABASE__URL", "GATEHOUSE_PKI__ACCESS_TOKEN", "GATEHOUSE_IOTO__USER_TOKEN",
+    "GATEHOUSE_AWS__SECRET_ACCESS_KEY", "GATEHOUSE_CREDENTIALS__SECRET_ACCESS_KEY",
+    "GATEHOUSE_CREDENTIALS__SESSION_TOKEN",
+)  # fmt: skip
 
 
 def _secret_files() -> Iterator[tuple[str, str]]:

@@ -44,7 +44,7 @@ class Tls:
         self._every_context = (
             Contexts(ssl.CERT_REQUIRED, ALPN, self._hosts),
             Contexts(ssl.CERT_OPTIONAL, ALPN, self._hosts),
-            Contexts(ssl.CERT_OPTIONAL, HTTP_ALPN, self._hosts),
+            Contexts(ssl.CERT_OPTIONAL, (*HTTP_ALPN, *ALPN), self._hosts),
         )
         self.mqtts, self.more_mqtts, self.https = (each.default for each in self._every_context)
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from provisioning import log
-from provisioning.core import inventory
+from provisioning.core import claims, inventory
 from provisioning.model.refusal import Refusal
 from provisioning.store import events
 from provisioning.store.database import Database
@@ -38,7 +38,7 @@ async def care_for_certificates(database: Database, holdings: Holdings) -> None:
             await holdings.flush()
             if loop.time() - tended >= CARE_EVERY:
                 now = datetime.now(UTC)
-                for tend in (inventory.warn_expiring, inventory.revoke_replaced):
+                for tend in (inventory.warn_expiring, inventory.revoke_replaced, claims.revoke_outlived):
                     count = CARE_AT_ONCE
                     while count == CARE_AT_ONCE:
                         async with database.begin() as tx:

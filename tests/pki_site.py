@@ -21,8 +21,8 @@ from provisioning.model.certificate import Authority, Profile
 from provisioning.protocols.enos.mqtt import Enos
 from provisioning.protocols.x509 import est
 from provisioning.protocols.x509 import http as publication
-from provisioning.settings import Enos as EnosSettings
-from provisioning.settings import Http
+from provisioning.sections import Enos as EnosSettings
+from provisioning.sections import Http
 from provisioning.store.database import Database
 from provisioning.web.operation import METRICS, REQUEST_TIMEOUT
 from provisioning.web.site import Site

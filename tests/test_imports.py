@@ -10,20 +10,30 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = (
-    "model", "store", "core", "contexts", "web", "protocols", "admission", "opening", "demo", "tls", "follow", "upkeep",
-    "gauges", "app", "cli",
+    "model", "store", "core", "aws", "images", "credentials", "rollout", "contexts", "web", "protocols", "admission",
+    "opening", "demo", "tls", "follow", "upkeep", "gauges", "app", "cli",
 )  # fmt: skip
-FOR_ALL = frozenset({"settings", "log", "metrics", "tasks", "handshake"})
+FOR_ALL = frozenset({"sections", "settings", "log", "metrics", "tasks", "handshake"})
 FOR_BROKER = frozenset({"model", "handshake"})
 """Both doors are entered by a TLS handshake in the same way; what does it knows nothing but the model."""
 FILES = sorted([*(ROOT / "provisioning").rglob("*.py"), *(ROOT / "broker").rglob("*.py")])
 VENDOR_WORDS = {
     "enos": r"\benos\b|productKey|deviceKey|deviceSecret|deviceSn|dpsSign|securemode|combine/|thing/|\bdps\b",
-    "tencent": r"\btencent\b|\bx-tc-|productId\b|registerType|\bpsk\b|\$gateway|\$shadow|device/register",
+    "tencent": r"\btencent\b|\bx-tc-|registerType|\bpsk\b|\$gateway|\$shadow|register/dev\b",
+    "ioto": r"\bioto\b|productToken|accountId|getCerts|getCreds|updateReport|provision/",
 }
-SHARED_WORDS = "productSecret|deviceName"
-"""Of several vendors: they may stand in the folder of each."""
-MAY_NAME_A_VENDOR = ("provisioning/protocols/__init__.py", "provisioning/settings.py", "provisioning/cli/")
+SHARED_WORDS = {
+    r"productSecret|deviceName": {"enos", "tencent"},
+    r"productId\b|device/register": {"tencent", "ioto"},
+}
+"""Words of several vendors: they may stand in the folder of each."""
+MAY_NAME_A_VENDOR = (
+    "provisioning/protocols/__init__.py",
+    "provisioning/protocols/register.py",
+    "provisioning/sections.py",
+    "provisioning/settings.py",
+    "provisioning/cli/",
+)
 
 
 def module_of(path: Path) -> str:
@@ -114,9 +124,9 @@ def _is_text(node: ast.AST) -> bool:
 
 def foreign_words(name: str) -> re.Pattern[str]:
     """The words that must not stand in a file."""
-    patterns = [words for vendor, words in VENDOR_WORDS.items() if f"/protocols/{vendor}/" not in f"/{name}"]
-    if len(patterns) == len(VENDOR_WORDS):
-        patterns.append(SHARED_WORDS)
+    here = next((vendor for vendor in VENDOR_WORDS if f"/protocols/{vendor}/" in f"/{name}"), "")
+    patterns = [words for vendor, words in VENDOR_WORDS.items() if vendor != here]
+    patterns += [words for words, vendors in SHARED_WORDS.items() if here not in vendors]
     return re.compile("|".join(patterns), re.IGNORECASE)
 
 

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.server, pytest.mark.acceptance]
 STAND_INS = Path(__file__).parent / "standins"
 SECTION = re.compile(r"^## Five-minute tour$(.*?)^## ", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FILE = re.compile(r"(?<![\w/.-])[\w-]+\.(?:ndjson|pem|key)\b")
+FILE = re.compile(r"(?<![\w/.-])[\w-]+\.(?:ndjson|pem|key|json|txt|bin)\b")
 """A file that the tour makes in the folder where it is pasted."""
 
 
@@ -57,7 +57,7 @@ def log_lines(log: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in log.read_text("utf-8").splitlines() if line.startswith("{")]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 async def test_tour(data_directory: Path, tmp_path: Path) -> None:
     first, *others = tour_blocks()
     assert first.strip() == "make run"
@@ -99,6 +99,8 @@ async def test_tour(data_directory: Path, tmp_path: Path) -> None:
         shown = (
             '"pk": "demopump"', "SN-0001", "20 devices in", ", 0 wrong", "mosquitto_pub", "refused\n", "1 created",
             "gatehouse_logins_total", '"Payload":"', "DEMOMETER1meter-1;12010126;", '{"code":1007,', "5 devices in",
+            '{"registered":true}', "SENSOR0001 belongs to account ACME", "activated", "the download is whole",
+            "SENSOR0001 is released", "Authentication failed",
             "tls-1.pem: OK", "refused without a certificate", "is revoked",
             "refused when revoked", "certificate revoked", "revoked, says its CRL",
         )  # fmt: skip
@@ -111,6 +113,12 @@ async def test_tour(data_directory: Path, tmp_path: Path) -> None:
         ]  # fmt: skip
         registrations = [line for line in log_lines(log) if line["event"] == "http.register"]
         assert [line["reason"] for line in registrations if line["device"] == "meter-1"] == ["", "activation_spent"]
+        sensor = [line for line in log_lines(log) if line.get("device") == "SENSOR0001"]
+        assert [line["outcome"] for line in sensor if line["event"] == "mqtt.login"] == ["accepted"]
+        checked = [line["outcome"] for line in log_lines(log) if line["event"] == "http.checkin"]
+        assert checked == ["accepted", "refused", *["accepted"] * 5]
+        token = json.loads((tmp_path / "sensor.json").read_text("utf-8"))["token"]
+        assert token not in log.read_text("utf-8"), "the log shows the token of a device"
         assert (tmp_path / "tls-1.key").stat().st_mode & 0o077 == 0, "others may read the key"
     finally:
         os.killpg(service.pid, signal.SIGINT)

@@ -3,11 +3,13 @@
     serve       the service itself; migrate
     tour        the commands that a newcomer may paste, printed when the demo fleet is loaded
     product group device   the registry, one thing at a time; device_steps, paging
+    claim       claim and release: whose a device is
     ca cert     authorities and certificates; cert_issue, and certificates: how they are named and told of
+    update      updates of the devices' software
     transfer    import and export: the registry as NDJSON
     doctor      what is wrong, and what to do; doctor_machine, doctor_database, doctor_certificates
     sign        what a device would send, for a person with a shell
-    simulate    real devices over the wire; simulate_enos, simulate_tencent and what they share, simulated
+    simulate    real devices over the wire; simulate_{enos,tencent,ioto} and what they share, simulated
     simulation  their play; the devices themselves: simulation_enos, simulation_tencent
     run         settings, loop and registry for the work of a command; errors -> one line and an exit code
     output      tables for people, lines for pipes, JSON for programs
@@ -23,7 +25,21 @@ import sys
 
 import typer
 
-from provisioning.cli import ca, cert, device, doctor, group, product, serve, sign, simulate, transfer
+from provisioning.cli import (
+    ca,
+    cert,
+    claim,
+    device,
+    doctor,
+    group,
+    product,
+    serve,
+    sign,
+    simulate,
+    simulate_ioto,
+    transfer,
+    update,
+)
 
 app = typer.Typer(
     name="gatehouse", no_args_is_help=True, pretty_exceptions_enable=False,
@@ -34,12 +50,16 @@ app.command("migrate")(serve.migrate)
 app.command("doctor")(doctor.doctor)
 app.command("import")(transfer.import_file)
 app.command("export")(transfer.export_file)
+app.command("claim")(claim.claim)
+app.command("release")(claim.release)
 app.add_typer(product.app, name="product")
 app.add_typer(group.app, name="group")
 app.add_typer(device.app, name="device")
 app.add_typer(ca.app, name="ca")
 app.add_typer(cert.app, name="cert")
+app.add_typer(update.app, name="update")
 app.add_typer(sign.app, name="sign")
+simulate.app.command("ioto")(simulate_ioto.ioto)
 app.add_typer(simulate.app, name="simulate")
 
 

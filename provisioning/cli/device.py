@@ -19,6 +19,7 @@ from provisioning.cli.options import (
     Serial,
     Yes,
     address,
+    product_key,
 )
 from provisioning.cli.paging import everything
 from provisioning.cli.run import Desk, Failure, on_registry
@@ -39,10 +40,10 @@ Timezone = Annotated[str | None, typer.Option(help="+08:00 or an IANA name.")]
 
 
 async def _put(tx: "Tx", spec: "DeviceSpec") -> "tuple[str, Device]":
-    from provisioning.core import load
+    from provisioning.core.importing import put_devices
     from provisioning.model.refusal import Refusal
 
-    result = (await load.put_devices(tx, [spec]))[0]
+    result = (await put_devices(tx, [spec]))[0]
     if isinstance(result, Refusal):
         raise result
     return result
@@ -74,7 +75,7 @@ def create(
 
         key = desk.vendor.forms.device_key() if product is not None and device is None else device
         spec = desk.device(
-            product=product,
+            product=product and product_key(protocol, product),
             key=key,
             group=group,
             serial=serial,
@@ -115,7 +116,8 @@ def list_(
     async def work(desk: Desk) -> None:
         from provisioning.store import devices
 
-        which = devices.Filter(protocol=protocol, product=product, group=group, state=state, disabled=disabled)
+        of = product and product_key(protocol, product)
+        which = devices.Filter(protocol=protocol, product=of, group=group, state=state, disabled=disabled)
         await everything(
             desk, COLUMNS, lambda tx, last, size: devices.page(tx, which, last.id if last else 0, size),
             limit=limit, as_json=as_json,
@@ -164,7 +166,7 @@ def set_(
 
     async def work(desk: Desk) -> "tuple[str, Device]":
         spec = desk.device(
-            product=product, key=device, group=group, serial=serial, name=name, timezone=timezone, asset=asset
+            product=at.product, key=device, group=group, serial=serial, name=name, timezone=timezone, asset=asset
         )
         async with desk.database.begin() as tx:
             found = await at.find(tx)

@@ -2,7 +2,7 @@
 """What several commands take."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -52,4 +52,32 @@ def address(protocol: str, product: str | None, key: str | None, group: str | No
     """Raises: typer.BadParameter, unless it is a whole address."""
     if not ((product and key) or (group and serial and not product)):
         raise typer.BadParameter("name the device: PRODUCT DEVICE, or --group GROUP --serial SERIAL")
-    return Address(protocol, product, key, group, serial)
+    return Address(protocol, product and product_key(protocol, product), key, group, serial)
+
+
+def product_key(protocol: str, name: str) -> str:
+    """The key of the product that a person names: where products have tokens, by its token too."""
+    from provisioning.protocols.ioto import wire
+
+    return wire.product_key(name) if protocol == wire.PROTOCOL else name
+
+
+def new_product(protocol: str, name: str | None, secret: str | None) -> dict[str, Any]:
+    """What is stated of a new product by the name and the secret that a person gives it, or does not.
+
+    Raises:
+        typer.BadParameter: where products have tokens and no other name, both are given, or a key in its place.
+    """
+    from provisioning.core import generate
+    from provisioning.protocols.ioto import wire
+
+    if protocol != wire.PROTOCOL:
+        return {"key": name, "secret": secret}
+    if name and secret and name != secret:
+        raise typer.BadParameter("its token is the name of such a product: give it alone")
+    if name and wire.PRODUCT_KEY.fullmatch(name):
+        raise typer.BadParameter("this is a product's key, which is made of its token: give the token")
+    if "" in {name, secret}:
+        raise typer.BadParameter("its token must not be empty")
+    token = secret or name or generate.ulid()
+    return {"key": wire.product_key(token), "secret": token, "certificate_login": True}

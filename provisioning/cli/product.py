@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from provisioning.cli import output
-from provisioning.cli.options import Cascade, Json, Limit, Name, Protocol, Reveal, Yes
+from provisioning.cli.options import (
+    Cascade,
+    Json,
+    Limit,
+    Name,
+    Protocol,
+    Reveal,
+    Yes,
+    new_product,
+    product_key,
+)
 from provisioning.cli.paging import everything
 from provisioning.cli.run import Desk, Failure, on_registry
 
@@ -58,15 +68,17 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Create a product, and print it with its secret."""
+    named = new_product(protocol, product, secret)
 
     async def work(desk: Desk) -> "Product":
         from provisioning.core import load
 
-        spec = desk.product(
-            key=desk.vendor.forms.product_key() if product is None else product, secret=secret, name=name,
-            dynamic_activation=dynamic_activation, auto_create=auto_create, certificate_login=certificate_login,
-            register_limit=register_limit, client_authority=client_authority,
-        )  # fmt: skip
+        spec = desk.product(**{
+            "name": name, "dynamic_activation": dynamic_activation, "auto_create": auto_create,
+            "certificate_login": certificate_login, "register_limit": register_limit,
+            "client_authority": client_authority, **named,
+            "key": desk.vendor.forms.product_key() if named["key"] is None else named["key"],
+        })  # fmt: skip
         async with desk.database.begin() as tx:
             await _check_authority(tx, spec)
             outcome, made = await load.put_product(tx, spec)
@@ -100,7 +112,7 @@ def show(product: Key, protocol: Protocol = "enos", reveal: Reveal = False, as_j
         from provisioning.core import registry
 
         async with desk.database.read() as tx:
-            return await registry.product(tx, protocol, product)
+            return await registry.product(tx, protocol, product_key(protocol, product))
 
     output.show(output.described(on_registry(work, protocol), reveal=reveal, without=("devices",)), as_json=as_json)
 
@@ -126,8 +138,9 @@ def set_(
         from provisioning.model.refusal import Reason, Refusal
 
         spec = desk.product(
-            key=product, secret=secret, name=name, dynamic_activation=dynamic_activation, auto_create=auto_create,
-            certificate_login=certificate_login, register_limit=register_limit, client_authority=client_authority,
+            key=product_key(protocol, product), secret=secret, name=name, dynamic_activation=dynamic_activation,
+            auto_create=auto_create, certificate_login=certificate_login, register_limit=register_limit,
+            client_authority=client_authority,
         )  # fmt: skip
         async with desk.database.begin() as tx:
             await _check_authority(tx, spec)
@@ -155,7 +168,7 @@ def delete(
 
         try:
             async with desk.database.begin() as tx:
-                which = await registry.product(tx, protocol, product)
+                which = await registry.product(tx, protocol, product_key(protocol, product))
                 return await registry.delete_product(tx, which, cascade=cascade)
         except Refusal as refusal:
             if refusal.reason is Reason.IN_USE:

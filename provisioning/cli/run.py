@@ -12,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from provisioning.model.registry import Device, Group, Product
-    from provisioning.model.spec import DeviceSpec, GroupSpec, ProductSpec
+    from provisioning.model.spec import DeviceSpec, GroupSpec, ProductSpec, Spec
     from provisioning.protocols import VendorProtocol
     from provisioning.settings import Settings
     from provisioning.store.database import Database
@@ -66,16 +66,18 @@ class Desk:
         from provisioning.model.spec import DeviceSpec
 
         given = _given(stated)
-        self._check(Device(protocol=self.vendor.name, state=State.ALLOCATED, **given), given)
-        return DeviceSpec(protocol=self.vendor.name, forms=self.vendor.forms, **given)
+        kind = type(self._check(Device(protocol=self.vendor.name, state=State.ALLOCATED, **given), given))
+        assert issubclass(kind, DeviceSpec)
+        return kind(protocol=self.vendor.name, forms=self.vendor.forms, **given)
 
-    def _check(self, thing: "Product | Group | Device", given: dict[str, Any]) -> None:
+    def _check(self, thing: "Product | Group | Device", given: dict[str, Any]) -> "Spec":
         """What the protocol has no field for would be kept, and mean nothing."""
         spec = self.vendor.read_row(self.vendor.write_row(thing))
         for name, value in given.items():
             if value and getattr(spec, name) != value:
                 kind = type(thing).__name__.lower()
                 raise Failure(f"{name.replace('_', ' ')} is nothing that a {kind} has in protocol {self.vendor.name}")
+        return spec
 
 
 def _given(stated: dict[str, Any]) -> dict[str, Any]:

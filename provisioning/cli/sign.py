@@ -99,7 +99,7 @@ def mqtt_address(settings: "Settings") -> tuple[str, int]:
     if settings.endpoints.murl:
         parts = urlsplit(settings.endpoints.murl)
         return parts.hostname or "", parts.port or 0
-    from provisioning.settings import Mqtt
+    from provisioning.sections import Mqtt
 
     host = settings.mqtt.host
     return "127.0.0.1" if host in {"0.0.0.0", "::", ""} else host, settings.mqtt.port or Mqtt().port  # noqa: S104 - compared

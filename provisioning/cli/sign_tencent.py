@@ -95,7 +95,7 @@ def signed_login(product: str, device: str, psk: str, *, connection: str, expiry
 
 def http_base(settings: "Settings") -> str:
     """Where devices of these settings find the HTTP operations, as far as settings tell."""
-    from provisioning.settings import Http
+    from provisioning.sections import Http
 
     if settings.endpoints.hurl:
         return settings.endpoints.hurl.rstrip("/")

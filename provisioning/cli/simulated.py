@@ -28,7 +28,7 @@ CHUNK: Final = 200
 
 
 def http_url(settings: "Settings", host: str | None, port: int | None) -> str:
-    from provisioning.settings import Http
+    from provisioning.sections import Http
 
     at = host or ("127.0.0.1" if settings.http.host in {"0.0.0.0", "::", ""} else settings.http.host)  # noqa: S104 - compared
     return f"http://{f'[{at}]' if ':' in at else at}:{port or settings.http.port or Http().port}"
@@ -39,6 +39,17 @@ def mqtt_at(settings: "Settings", host: str | None, port: int | None) -> tuple[s
 
     default_host, default_port = mqtt_address(settings)
     return host or default_host, port or default_port
+
+
+def mqtts_at(settings: "Settings", host: str | None, port: int | None) -> tuple[str, int] | None:
+    """None: devices go where the service sends them."""
+    if host is None and port is None:
+        return None
+    from provisioning.sections import Mqtts
+
+    at = settings.mqtts.host
+    named = host or ("127.0.0.1" if at in {"0.0.0.0", "::", ""} else at)  # noqa: S104 - compared
+    return named, port or settings.mqtts.port or Mqtts().port or 18_883
 
 
 async def watched(life: "Life", fleet: list[str], steps: Iterable[str], pace: "Pace") -> "Report":

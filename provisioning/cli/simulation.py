@@ -1,10 +1,11 @@
 """The play of simulated devices: how many at a time, how long each step takes, what counts as wrong. Knows no vendor.
 
-The devices themselves, one file for each vendor: `simulation_enos`, `simulation_tencent`.
+The devices themselves, one file for each vendor: `simulation_enos`, `simulation_tencent`, `simulation_ioto`.
 """
 
 import asyncio
 import logging
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -13,6 +14,8 @@ from typing import Any, Final, TypeVar
 
 import aiohttp
 import aiomqtt
+
+from provisioning.handshake import words
 
 T = TypeVar("T")
 
@@ -121,11 +124,15 @@ class Stage:
                 task.cancel()
             raise
 
-    def client(self, address: tuple[str, int], client_id: str, username: str, password: str) -> aiomqtt.Client:
+    def client(
+        self, address: tuple[str, int], client_id: str, username: str | None = None, password: str | None = None,
+        **more: Any,
+    ) -> aiomqtt.Client:  # fmt: skip
+        """`more`: as `aiomqtt.Client` takes it."""
         host, port = address
         return aiomqtt.Client(
             host, port, logger=SILENT, identifier=client_id, username=username, password=password,
-            timeout=self.timeout,
+            timeout=self.timeout, **more,
         )  # fmt: skip
 
 
@@ -182,11 +189,14 @@ async def play(
 
 
 async def enter(client: aiomqtt.Client, address: tuple[str, int]) -> None:
-    """Log in. Raises: UnreachableError; MqttError, when the login is refused."""
+    """Log in. Raises: UnreachableError; WrongAnswerError, when TLS fails; MqttError, when the login is refused."""
     try:
         await client.__aenter__()
     except aiomqtt.MqttError as error:
-        if isinstance(error.__context__, OSError):  # aiomqtt keeps of it the text alone
+        why = error.__context__  # aiomqtt keeps of it the text alone
+        if isinstance(why, ssl.SSLError):
+            raise WrongAnswerError(f"TLS: {words(why)}") from error
+        if isinstance(why, OSError):
             raise UnreachableError(*address) from error
         raise
 

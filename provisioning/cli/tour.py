@@ -1,4 +1,4 @@
-"""What a newcomer may paste: a device bootstraps, a few devices activate, one posts; a Tencent device registers.
+"""What a newcomer may paste: a device bootstraps, a few devices activate, one posts; devices of other vendors register.
 
 The README's tour and its test rely on this text.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from provisioning.cli.sign import mosquitto_line, now_ms, signed_login
-from provisioning.settings import Http, Mqtt
+from provisioning.sections import Http, Mqtt
 from provisioning.store import devices, groups, products
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SERIAL: Final = "SN-0001"
 DEVICE: Final = "meter-1"
+CLAIM_ID: Final = "SENSOR0001"
+MQTTS_PORT: Final = 18_883
 CARRIED: Final = ("GATEHOUSE_CONFIG", "GATEHOUSE_DATA_DIR")
 """Variables that lead to the registry and are no secrets: whoever pastes into another shell needs them."""
 
@@ -46,6 +48,8 @@ async def tour(running: "Running") -> str:
             parts += await _enos(running, tx, product)
         if product := await products.find(tx, "tencent", demo.get("tencent", "")):
             parts += _tencent(running, product)
+        if product := await products.find(tx, "ioto", demo.get("ioto", "")):
+            parts += _ioto(running, product)
     if not parts:
         return ""
     lines = ["", "The demo fleet is loaded. Paste into another terminal:"]
@@ -54,12 +58,12 @@ async def tour(running: "Running") -> str:
     return "\n".join([*lines, ""])
 
 
-def _where(running: "Running") -> str:
+def _where(running: "Running", listeners: tuple[str, ...] = ("http", "mqtt")) -> str:
     """Options that lead `simulate` to this service."""
-    http, mqtt, host = running.ports["http"], running.ports["mqtt"], running.settings.mqtt.host
+    host = running.settings.mqtt.host
     where = [f" --host {host}"] if host != Mqtt().host else []
-    where += [f" --http-port {http}"] if http != Http().port else []
-    where += [f" --mqtt-port {mqtt}"] if mqtt != Mqtt().port else []
+    usual = {"http": Http().port, "mqtt": Mqtt().port, "mqtts": MQTTS_PORT}
+    where += [f" --{name}-port {running.ports[name]}" for name in listeners if running.ports[name] != usual[name]]
     return "".join(where)
 
 
@@ -99,6 +103,17 @@ def _tencent(running: "Running", product: "Product") -> list[tuple[str, str]]:
         ("A Tencent device registers:", f'eval "$({sign} | head -n 1)"'),
         ("Tencent devices register and post:", f"{gatehouse} simulate tencent --count 5{which}{_where(running)}"),
     ]
+
+
+def _ioto(running: "Running", product: "Product") -> list[tuple[str, str]]:
+    token, body = shlex.quote(product.secret), shlex.quote(f'{{"id":"{CLAIM_ID}"}}')
+    bearer = shlex.quote(f"Authorization: bearer {product.secret}")
+    return [
+        ("An Ioto device registers:", f"curl -s -H {bearer} -d {body} {_url(running)}/api/device/register; echo"),
+        ("It is claimed, and gets its token when it asks next:", f"{program()} claim {CLAIM_ID}"),
+        ("Ioto devices get certificates and connect:",
+         f"{program()} simulate ioto --product {token} --count 5{_where(running, ('http', 'mqtts'))}"),
+    ]  # fmt: skip
 
 
 DEMO: Final = ("demo-line", "demopump")

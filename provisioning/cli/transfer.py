@@ -231,7 +231,7 @@ async def _things(tx: "Tx", protocol: str) -> "AsyncIterator[list[Product] | lis
     from dataclasses import replace
 
     from provisioning.model.lifecycle import State
-    from provisioning.store import devices, groups, products
+    from provisioning.store import claims, devices, groups, products
 
     last = ""
     while page := await products.page(tx, protocol, (protocol, last), PAGE):
@@ -243,6 +243,8 @@ async def _things(tx: "Tx", protocol: str) -> "AsyncIterator[list[Product] | lis
         last = of_groups[-1].key
     last_id = 0
     while of_devices := await devices.page(tx, devices.Filter(protocol=protocol), last_id, PAGE):
-        # Product and key of a device that is registered only are reserved: its row would allocate it.
-        yield [replace(d, product="", key="") if d.state is State.REGISTERED else d for d in of_devices]
+        # Product and key of a device that is registered only are reserved: its row would allocate it. One that has no
+        # serial number has no other name; its row states whether it is claimed.
+        named = [replace(d, product="", key="") if d.serial and d.state is State.REGISTERED else d for d in of_devices]
+        yield await claims.with_claims(tx, named)
         last_id = of_devices[-1].id

@@ -17,6 +17,7 @@
     inventory  what becomes of them: hold, revoke, replace, warn
     publish    CRLs and OCSP responses from the inventory
     enrol_certificate   a proven device gets its certificate
+    updates    of software: offered, reported on; policy, policy_syntax: for whom; links: to images; version
     presence   who is connected, told to the database now and then
     blocking   identities that were refused too often
     rates      so many times a second

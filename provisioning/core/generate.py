@@ -3,11 +3,13 @@
 import base64
 import secrets
 import string
+import time
 from typing import Final
 
 from provisioning.model.spec import Forms
 
 ALPHANUMERIC: Final = string.ascii_letters + string.digits
+CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 def alphanumeric(length: int, alphabet: str = ALPHANUMERIC) -> str:
@@ -34,6 +36,12 @@ def device_key() -> str:
 
 def asset_id() -> str:
     return alphanumeric(8)
+
+
+def ulid() -> str:
+    """26 characters of Crockford's base 32: 48 bits of time in ms, then 80 random ones; a later one sorts behind."""
+    number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+    return "".join(CROCKFORD[number >> 5 * place & 31] for place in reversed(range(26)))
 
 
 HOUSE: Final = Forms(

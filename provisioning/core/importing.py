@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from provisioning.core import load
+from provisioning.core import load, load_claims
+from provisioning.model.claim import ClaimableSpec
 from provisioning.model.refusal import Reason, Refusal
+from provisioning.model.registry import Device
 from provisioning.model.spec import DeviceSpec, GroupSpec, ProductSpec, Spec
 from provisioning.store.database import Database, Tx
 
@@ -213,6 +215,12 @@ def _failed(item: Item, refusal: Refusal) -> Result:
     return Result(number, kind, name, "failed", words(refusal))
 
 
+async def put_devices(tx: Tx, specs: Sequence[DeviceSpec]) -> list[tuple[load.Outcome, Device] | Refusal]:
+    """As `load.put_devices`, whatever kind of devices the specs are about. One protocol at a time."""
+    claimable = [spec for spec in specs if isinstance(spec, ClaimableSpec)]
+    return await (load_claims.put_devices(tx, claimable) if claimable else load.put_devices(tx, specs))
+
+
 async def _apply(tx: Tx, items: Sequence[Item]) -> list[Result]:
     """Products and groups one at a time, devices that follow each other in one go."""
     results: list[Result] = []
@@ -221,7 +229,7 @@ async def _apply(tx: Tx, items: Sequence[Item]) -> list[Result]:
     async def settle() -> None:
         for protocol in sorted({spec.protocol for _, spec in devices}):
             part = [(number, spec) for number, spec in devices if spec.protocol == protocol]
-            for (number, spec), outcome in zip(part, await load.put_devices(tx, [s for _, s in part]), strict=True):
+            for (number, spec), outcome in zip(part, await put_devices(tx, [s for _, s in part]), strict=True):
                 kind, name = _described(spec)
                 if isinstance(outcome, Refusal):
                     results.append(Result(number, kind, name, "failed", words(outcome)))

@@ -30,8 +30,14 @@ def _or(stated: T | None, otherwise: T) -> T:
 
 
 async def put_product(tx: Tx, spec: ProductSpec) -> tuple[Outcome, Product]:
-    """Create the product, or change what is stated of it."""
+    """Create the product, or change what is stated of it.
+
+    Raises:
+        Refusal: UNKNOWN, when there is none, and what is stated does not make one.
+    """
     old = await products.find(tx, spec.protocol, spec.key)
+    if old is None and spec.must_exist:
+        raise Refusal(Reason.UNKNOWN, product=spec.key)
     if old is None:
         new = Product(
             protocol=spec.protocol, key=spec.key, secret=spec.secret or (spec.forms or HOUSE).product_secret(),

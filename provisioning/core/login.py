@@ -28,6 +28,8 @@ class CertificateRole(StrEnum):
     """Both must hold; and no other product's devices log in over TLS."""
     INSTEAD = "instead"
     """The certificate alone proves, the secret is not asked for. The others log in over TLS by their secret too."""
+    ALONE = "alone"
+    """There is no secret to log in with. The certificate names the device: whose device is gone may learn that."""
 
 
 class LoginClaim(Protocol):
@@ -66,8 +68,11 @@ GRANTED: Final = {write: Judgement(write) for write in Write}
 
 def asks_for_certificate(claim: LoginClaim, product: ProductCredential | None, *, tls: bool) -> bool:
     """Is the login judged by the certificate that the peer shows, alone or beside the secret?"""
-    return (product is not None and product.certificate_login) or (
-        tls and claim.certificate_role is CertificateRole.BESIDE
+    role = claim.certificate_role
+    return (
+        role is CertificateRole.ALONE
+        or (product is not None and product.certificate_login)
+        or (tls and role is CertificateRole.BESIDE)
     )
 
 
@@ -78,7 +83,8 @@ def judge_connection(
 
     Raises:
         Refusal: as `judge` and `judge_certificate`. Where the certificate is the proof, who shows no good one is told
-            CERTIFICATE_REQUIRED whether the device exists or not.
+            CERTIFICATE_REQUIRED whether the device exists or not; where it is the only one, NOT_PROVEN says that the
+            certificate is ours and belongs to no device, or to none any more.
     """
     product, device_id = credential.product, credential.device.id if credential.device else None
     if not asks_for_certificate(claim, product, tls=tls):
@@ -88,6 +94,8 @@ def judge_connection(
         judge_certificate(product, device_id, holding, now, tls=tls)
         return judgement
     claim.proven_by(NOBODY)  # for the time that it takes
+    if claim.certificate_role is CertificateRole.ALONE and holding is not None and holding.device_id is None:
+        raise Refusal(Reason.NOT_PROVEN, known=False)
     judge_certificate(product, device_id, holding, now, tls=tls)
     return judge(claim, credential, certified=True)
 

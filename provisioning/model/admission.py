@@ -98,6 +98,10 @@ class Conduct(Protocol):
         """A message with a payload above the protocol's own limit; its payload has been dropped."""
         ...
 
+    def throttled(self, identity: Identity) -> Message | None:
+        """What to tell a device that sends faster than its limit `up`; None: it is held up without a word."""
+        ...
+
     def farewell(self, identity: Identity, reason: Reason) -> Notice | None:
         """What to tell a device whose session is about to be ended for `reason`."""
         ...

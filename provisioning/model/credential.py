@@ -30,6 +30,8 @@ class DeviceCredential:
     disabled: bool
     activated: bool
     """It has logged in with its own secret before."""
+    account: str = ""
+    """Of whoever has claimed the device; empty: nobody has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,3 +61,12 @@ class DeviceBound(Event):
 
 class DeviceUnbound(Event):
     kind = "device.unbound"
+
+
+@dataclass(frozen=True, kw_only=True)  # with slots there would be two classes of this kind
+class UpdateStopped(Event):
+    """An update failed too often; this is the device whose report was one too many."""
+
+    kind = "update.stopped"
+    update: str
+    why: str

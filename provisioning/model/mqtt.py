@@ -1,6 +1,7 @@
 """MQTT as every protocol sees it, whatever version was on the wire."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,9 @@ class Peer:
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+NOBODY: Final = Peer("", 0)
 
 
 @dataclass(frozen=True, slots=True)

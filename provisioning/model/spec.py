@@ -31,6 +31,8 @@ class ProductSpec:
     demo: bool | None = None
     forms: Forms | None = field(default=None, repr=False, compare=False)
     """Of what is made up when the product is new; None: the house's own."""
+    must_exist: bool = False
+    """Its key alone does not make a product, for it is made of the secret."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

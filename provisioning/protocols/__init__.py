@@ -20,11 +20,13 @@ from provisioning.core.login import LoginClaim
 from provisioning.model.admission import Admission, Rejection
 from provisioning.model.credential import Credential
 from provisioning.model.identity import Identity
-from provisioning.model.mqtt import Connect
+from provisioning.model.mqtt import Connect, Peer
 from provisioning.model.refusal import Reason
 from provisioning.model.registry import Device, Group, Product
 from provisioning.model.spec import Forms, Spec
+from provisioning.protocols import register
 from provisioning.protocols.enos.mqtt import Enos
+from provisioning.protocols.ioto.mqtt import Ioto
 from provisioning.protocols.tencent.mqtt import Tencent
 from provisioning.settings import Settings
 
@@ -55,8 +57,8 @@ class VendorProtocol(Protocol):
         """Whom a user name in this vendor's form names; None: not mine, ask the next protocol."""
         ...
 
-    def read_connect(self, connect: Connect) -> LoginClaim | None:
-        """What a CONNECT claims. None: not mine, ask the next protocol.
+    def read_connect(self, connect: Connect, peer: Peer, /) -> LoginClaim | None:
+        """What a CONNECT claims, or the certificate that its peer has shown. None: not mine, ask the next protocol.
 
         Raises:
             Refusal: it is mine, and not well formed.
@@ -77,4 +79,12 @@ def protocols(settings: Settings, gateways: Gateways | None = None) -> tuple[Ven
 
     `gateways`: who serves what gateways ask for; without it they are not answered.
     """
-    return Enos(settings.enos), Tencent(settings.tencent, gateways)
+    return Enos(settings.enos), Tencent(settings.tencent, gateways), Ioto(settings.ioto, settings.tls.names)
+
+
+def shared_routes(vendors: Iterable[VendorProtocol]) -> Iterable[web.RouteDef]:
+    """The paths that vendors share, told apart."""
+    named = {vendor.name: vendor for vendor in vendors}
+    tencent, ioto = named["tencent"], named["ioto"]
+    assert isinstance(tencent, Tencent) and isinstance(ioto, Ioto)  # noqa: PT018
+    return register.routes(tencent, ioto)

@@ -5,7 +5,7 @@
     database     pool, transaction, errors of the database -> Refusal
     sealing      AES-256-GCM under the master key
     batch        group commit: what arrives together is written together
-    products groups devices events presence authorities certificates   one module per table family
+    products groups devices events presence authorities certificates claims tokens updates   one module per table family
     registrations   devices that register themselves, and how many of a product have
     bindings     which gateway speaks for which device
     logins       what a login reads and writes, for many devices in one statement

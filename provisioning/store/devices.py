@@ -32,6 +32,7 @@ SELECT: Final = f"""
     LEFT JOIN node n ON n.id = s.node
 """
 BY_ID: Final = f"{SELECT} WHERE d.id = $1"
+BY_IDS: Final = f"{SELECT} WHERE d.id = ANY($1)"
 BY_KEYS: Final = f"{SELECT} WHERE d.product_id = $1 AND d.key = ANY($2)"
 BY_SERIALS: Final = f"""
     {SELECT} WHERE d.id IN (SELECT device_id FROM identifier WHERE kind = '{SERIAL}' AND scope = $1 AND value = ANY($2))
@@ -49,6 +50,7 @@ LIST: Final = f"""
     ORDER BY d.id LIMIT $7
 """
 LOCK: Final = "SELECT FROM device WHERE id = $1 FOR UPDATE"
+KEEP: Final = "SELECT FROM device WHERE id = $1 FOR KEY SHARE"
 
 # One statement settles the race of many registrations of one serial number: the identifier is unique, its winner alone
 # inserts a device (the foreign key is deferred), and a loser gets no row and reads the winner's.
@@ -136,6 +138,11 @@ async def by_id(tx: Tx, device_id: int) -> Device | None:
     return _device(tx, row) if row else None
 
 
+async def by_ids(tx: Tx, device_ids: Sequence[int]) -> list[Device]:
+    """Those of the devices that there are."""
+    return [_device(tx, row) for row in await tx.db.fetch(BY_IDS, device_ids)]
+
+
 async def by_keys(tx: Tx, product_id: int, keys: Sequence[str]) -> dict[str, Device]:
     """Those of the product's devices that there are, by key."""
     return {row["key"]: _device(tx, row) for row in await tx.db.fetch(BY_KEYS, product_id, keys)}
@@ -179,6 +186,16 @@ async def lock(tx: Tx, device: Device) -> Device:
     if found := await by_id(tx, device.id):
         return found
     raise Refusal(Reason.UNKNOWN, device=device.key or device.serial)
+
+
+async def hold(tx: Tx, device_id: int) -> None:
+    """Let nobody else change the device until the transaction ends. It may be gone."""
+    await tx.db.fetchrow(LOCK, device_id)
+
+
+async def keep(tx: Tx, device_id: int) -> None:
+    """Let nobody delete or lock the device until the transaction ends. It may be gone."""
+    await tx.db.fetchrow(KEEP, device_id)
 
 
 async def register(tx: Tx, group: Group, device: Device) -> Device | None:

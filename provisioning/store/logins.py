@@ -16,12 +16,13 @@ from provisioning.store.sealing import SealError
 LOOK_UP: Final = """
     SELECT p.id AS product_id, p.secret AS product_secret, p.dynamic_activation, p.auto_create, p.certificate_login,
            p.client_authority, d.id AS device_id, d.secret, d.epoch, d.asset, d.disabled,
-           d.activated_at IS NOT NULL AS activated
+           d.activated_at IS NOT NULL AS activated, coalesce(c.account, '') AS account
     FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY w (protocol, product, device, ord)
     LEFT JOIN product p ON p.protocol = w.protocol AND p.key = w.product
     LEFT JOIN LATERAL (
         SELECT * FROM device WHERE product_id = p.id AND key = w.device AND secret IS NOT NULL OFFSET 0
     ) d ON true
+    LEFT JOIN claim c ON c.device_id = d.id
     ORDER BY w.ord
 """
 STANDING: Final = "SELECT id, epoch, disabled FROM device WHERE id = ANY($1) AND secret IS NOT NULL"
@@ -70,6 +71,7 @@ def credential(tx: Tx, identity: Identity, row: asyncpg.Record) -> Credential:
         asset=row["asset"],
         disabled=row["disabled"],
         activated=row["activated"],
+        account=row.get("account") or "",
     )
     return Credential(identity, product, device)
 

@@ -17,6 +17,8 @@ from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 VERSION: Final = b"\x01"
 KEY_BYTES: Final = 32
@@ -32,8 +34,13 @@ class Sealer:
     def __init__(self, key: bytes) -> None:
         if len(key) != KEY_BYTES:
             raise SealError(f"the master key has {len(key)} bytes, it must have {KEY_BYTES}")
+        self._key = key
         self._cipher = AESGCM(key)
         self._head = VERSION + sha256(key).digest()[:4]
+
+    def derive(self, purpose: str) -> bytes:
+        """A key for something else than sealing: 32 bytes by HKDF-SHA-256 (RFC 5869)."""
+        return HKDF(SHA256(), KEY_BYTES, salt=None, info=f"gatehouse|{purpose}".encode()).derive(self._key)
 
     def seal(self, secret: str, context: str) -> bytes:
         nonce = os.urandom(NONCE_BYTES)

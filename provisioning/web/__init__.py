@@ -5,6 +5,7 @@
     body        a request's JSON body, read or refused
     stray       requests that belong to no operation: unknown path, wrong method, not HTTP at all
     canonical   the one log line and the count of a request
+    downloads   images of updates by signed links
     health      /healthz, /readyz, /metrics
 
 A request enters through `site`, meets its operation or `stray`, and leaves one line by `canonical`.

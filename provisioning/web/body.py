@@ -4,6 +4,7 @@ JSON: RFC 8259, with the holes closed that it leaves to implementations (section
 without bounds, lone surrogates). Media type: RFC 9110, 8.3; content coding: RFC 9110, 8.4.
 """
 
+import asyncio
 import json
 import math
 from typing import Final
@@ -16,6 +17,8 @@ MAX_DEPTH: Final = 64
 """Arrays and objects within each other."""
 MAX_DIGITS: Final = 64
 """Digits of an integer: converting a long one takes quadratic time."""
+BODY: Final = web.RequestKey("BODY", object)
+"""What came of reading a request's body, its bytes or an exception: who decides whose a request is has to look."""
 
 
 async def read_json(request: web.Request, limit: int) -> object:
@@ -35,12 +38,29 @@ async def read_json(request: web.Request, limit: int) -> object:
 
 
 async def read_bytes(request: web.Request, limit: int) -> bytes:
-    """The body of `request` as it is, whatever its media type; otherwise as `read_json`."""
+    """The body of `request` as it is, whatever its media type; otherwise as `read_json`.
+
+    It can be asked for again, and says the same again: whoever was refused or interrupted has taken a part of the body,
+    and nobody may take the rest of it for the whole.
+    """
+    known = request.get(BODY)
+    if isinstance(known, Exception):
+        raise known
     if any(each.strip().lower() != "identity" for each in request.headers.getall(hdrs.CONTENT_ENCODING, ())):
         raise Refusal(Reason.UNSUPPORTED_MEDIA_TYPE, field=hdrs.CONTENT_ENCODING)
-    if (request.content_length or 0) > limit:
+    if (request.content_length or 0) > limit or (isinstance(known, bytes) and len(known) > limit):
         raise Refusal(Reason.TOO_LARGE, field="body", limit=limit)
-    return await _read(request, limit)
+    if isinstance(known, bytes):
+        return known
+    try:
+        request[BODY] = body = await _read(request, limit)
+    except asyncio.CancelledError:
+        request[BODY] = Refusal(Reason.MALFORMED, field="body")
+        raise
+    except Exception as error:
+        request[BODY] = error
+        raise
+    return body
 
 
 async def _read(request: web.Request, limit: int) -> bytes:

@@ -25,6 +25,9 @@ READ_BUFFER: Final = 65_536
 LINGER: Final = 2.0
 """Seconds in which an unread body is read away, so that a reset does not overtake the answer (RFC 9112, 9.6)."""
 
+ANSWER_TIMEOUT: Final = web.RequestKey("ANSWER_TIMEOUT", float)
+"""Seconds that writing this answer may take, where it is not the site's deadline: a large file on a slow line."""
+
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -135,7 +138,7 @@ class Connection(web.RequestHandler):
         if self._last or not request.content.is_eof():
             resp.force_close()
         try:
-            async with asyncio.timeout(self._house.answer_timeout):
+            async with asyncio.timeout(request.get(ANSWER_TIMEOUT, self._house.answer_timeout)):
                 return await super().finish_response(request, resp, start_time)
         except TimeoutError:
             self.abort()

@@ -3,14 +3,14 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from aiohttp import web
 
 from provisioning import handshake, log
 from provisioning.handshake import Handshake, Terms
-from provisioning.settings import Http
+from provisioning.sections import Http
 from provisioning.web.canonical import METRICS
 from provisioning.web.connection import Connection
 from provisioning.web.stray import NAME
@@ -32,10 +32,18 @@ class Site:
 
     Of `settings` it keeps `max_connections` and `header_timeout`, which a TLS handshake has for itself as well;
     `request_timeout` is the deadline of writing an answer (the deadline of making one is the operation's).
+    `others`: who is served by something else, by the application protocol that TLS has agreed on (ALPN).
     """
 
     def __init__(
-        self, app: web.Application, *, host: str, port: int, settings: Http, ssl_context: ssl.SSLContext | None = None
+        self,
+        app: web.Application,
+        *,
+        host: str,
+        port: int,
+        settings: Http,
+        ssl_context: ssl.SSLContext | None = None,
+        others: Mapping[str, Callable[[], asyncio.Protocol]] | None = None,
     ) -> None:
         self.metrics = app[METRICS]
         self.header_timeout = settings.header_timeout
@@ -44,6 +52,7 @@ class Site:
         self._host = host
         self._port = port
         self._ssl_context = ssl_context
+        self._others = others or {}
         self._runner = web.AppRunner(app, shutdown_timeout=LAST_CALL)
         self._listener: asyncio.Server | None = None
         self._bound: list[socket.socket] = []
@@ -88,11 +97,14 @@ class Site:
             return self._listener.sockets
         self._bound = await handshake.bind(self._host, self._port, BACKLOG)
         terms = Terms(
-            context=self._ssl_context, timeout=self.header_timeout, begin=self._connect, enter=self._enter_handshake,
+            context=self._ssl_context, timeout=self.header_timeout, begin=self._begin, enter=self._enter_handshake,
             leave=self._leave_handshake, refused=f"http.{NAME}", overload="http.overload",
         )  # fmt: skip
         self._accepting = [loop.create_task(handshake.accept(each, terms), name="accept") for each in self._bound]
         return self._bound
+
+    def _begin(self, agreed: str | None) -> asyncio.Protocol:
+        return self._others.get(agreed or "", self._connect)()
 
     async def stop(self) -> None:
         """Stop listening, let requests in progress end within GRACE seconds, close everything. Safe to repeat."""

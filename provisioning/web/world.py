@@ -9,6 +9,8 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from provisioning.core.register import Registrations
+from provisioning.core.updates import StopRule
+from provisioning.credentials import CredentialsProvider
 from provisioning.store.database import Database
 
 
@@ -67,6 +69,10 @@ class World:
     endpoints: Endpoints
     pki: PkiPolicy = field(default_factory=PkiPolicy)
     registrations: Registrations = field(kw_only=True)
+    credentials: CredentialsProvider | None = None
+    """Who gives devices credentials for their owner's cloud; None: nobody does."""
+    stop_rule: StopRule = field(default_factory=StopRule)
+    """When an update stops itself."""
 
 
 HOST: Final = re.compile(

@@ -21,7 +21,7 @@ from provisioning.model.identity import Identity
 from provisioning.model.mqtt import Connect, Peer
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.protocols.enos.mqtt import Enos
-from provisioning.settings import Enos as EnosSettings
+from provisioning.sections import Enos as EnosSettings
 from tests.devices import Raw, connect, login, raw
 
 SYS = "/sys/pk1/dk1/"

@@ -15,7 +15,7 @@ from provisioning.model.identity import Identity
 from provisioning.model.mqtt import Message
 from provisioning.model.refusal import Reason
 from provisioning.protocols.enos.mqtt import Enos
-from provisioning.settings import Enos as EnosSettings
+from provisioning.sections import Enos as EnosSettings
 from tests.broker.conftest import OpenDoor
 from tests.broker.door import POST, REPORT, SYS, Door, Judge
 from tests.conftest import until

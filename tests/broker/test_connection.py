@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 
 from broker import packets
-from broker.connection import WRITE_BUFFER
+from broker.connection import FORFEITS, WRITE_BUFFER
 from broker.packets import Connack, Disconnect, Pingresp, Puback, Suback
-from provisioning.model.admission import SessionLimits
+from provisioning.model.admission import Notice, SessionLimits
+from provisioning.model.identity import Identity
 from provisioning.model.mqtt import Connect, Message
 from provisioning.model.refusal import Reason
+from provisioning.protocols.enos.mqtt import Enos
+from provisioning.sections import Enos as EnosSettings
 from tests.broker.conftest import OpenDoor
 from tests.broker.door import POST, REPORT, SYS, Door
 from tests.conftest import until
@@ -463,6 +466,53 @@ async def test_a_disabled_device_that_is_silent_is_closed_in_time(opened: OpenDo
         assert 0.2 < time.monotonic() - started < 1.5
 
 
+class Talkative(Enos):
+    """A protocol that tells its devices whatever happens to them."""
+
+    def throttled(self, identity: Identity) -> Message | None:
+        return Message(f"{SYS}slower", identity.device.encode(), qos=1)
+
+    def farewell(self, identity: Identity, reason: Reason) -> Notice | None:
+        return Notice(Message(f"{SYS}farewell", f"{reason} {identity.device}".encode()), f"{SYS}bye", 5.0)
+
+
+@pytest.mark.parametrize("reason", sorted(FORFEITS))
+async def test_who_has_lost_its_session_hears_of_it_and_of_nothing_else(opened: OpenDoor, reason: Reason) -> None:
+    door = await opened()
+    door.judge.conduct = Talkative(EnosSettings())
+    async with door.device(clean=False, will=Message(SYS + "will", b"1")) as client, door.device("dk2") as other:
+        assert await client.subscribe((SYS + "#", 1)) == (1,)
+        door.sessions.kick(door.identity(), reason)
+        assert (await client.read_publish()).message == Message(f"{SYS}farewell", f"{reason} dk1".encode())
+        assert len(door.broker._sessions) == len(door.broker._subscriptions) == 0, "at once"
+        door.broker.route(Message(SYS + "x", b"1", qos=1))
+        client.publish(SYS + "x", b"2", qos=1)
+        client.send(packets.write_subscribe(3, [(SYS + "#", 1)], 4))
+        assert await client.ping() == []
+        assert len(door.broker._subscriptions) == 0
+        client.publish(SYS + "bye", b"", qos=1)
+        assert await client.read() == Puback(7)
+        assert await client.read() is None
+        assert await other.ping() == []
+    await gone(door)
+    assert next(line["reason"] for line in door.logged("mqtt.disconnect")) == str(reason)
+
+
+async def test_who_keeps_its_session_is_served_until_it_goes(opened: OpenDoor) -> None:
+    door = await opened()
+    door.judge.conduct = Talkative(EnosSettings())
+    async with door.device(clean=False) as client:
+        assert await client.subscribe((SYS + "#", 1)) == (1,)
+        door.sessions.kick(door.identity(), Reason.BLOCKED)
+        assert (await client.read_publish()).message.topic == f"{SYS}farewell"
+        client.publish(SYS + "x", b"1")
+        assert (await client.read_publish()).message.payload == b"1"
+        client.publish(SYS + "bye", b"")
+        assert await client.read() is None
+    await gone(door)
+    assert len(door.broker._sessions) == 1
+
+
 async def test_other_reasons_have_no_farewell(door: Door) -> None:
     async with door.device() as client:
         door.sessions.kick(door.identity(), Reason.NOT_PROVEN)
@@ -571,6 +621,22 @@ async def test_what_a_device_sends_too_fast_is_not_read_before_its_time(opened: 
             assert door.listener.totals.received == end
             clock.passes(0.001)
         assert isinstance(await client.read(), Pingresp)
+
+
+async def test_a_device_that_sends_too_fast_is_told_once_in_each_window(opened: OpenDoor) -> None:
+    door = await opened(session=SessionLimits(up=2))
+    door.judge.conduct = Talkative(EnosSettings())
+    async with door.device() as client:
+        clock = door.listener.loop = Clock(door.listener.loop)  # type: ignore[assignment]
+        for number in range(5):
+            client.publish(SYS + "x", b"1", qos=1, packet_id=number + 1)
+        for first in (1, 3):
+            assert [await client.read() for _ in range(2)] == [Puback(first), Puback(first + 1)]
+            assert (await client.read_publish()).message == Message(f"{SYS}slower", b"dk1"), "QoS 0: it need not answer"
+            await until(lambda: clock.due, "the device to be held up")
+            clock.passes(1)
+        assert await client.read() == Puback(5)
+        assert await client.ping() == []
 
 
 async def test_a_device_that_is_held_up_is_alive(opened: OpenDoor) -> None:

@@ -20,7 +20,7 @@ from provisioning.model.mqtt import Connect, Peer
 from provisioning.model.refusal import Reason
 from provisioning.model.registry import Device, Product
 from provisioning.protocols.enos.mqtt import Enos
-from provisioning.settings import Enos as EnosSettings
+from provisioning.sections import Enos as EnosSettings
 from provisioning.store import devices, events, products
 from provisioning.store.credentials import Credentials
 from provisioning.store.database import Database

@@ -94,7 +94,7 @@ async def opened(files: Path, *, seconds: float = 5.0, **more: Any) -> AsyncIter
     (bound,) = await bind("127.0.0.1", 0, 100)
     house = House(bound, **more)
     terms = Terms(
-        context=peers.server(files / "server.pem", ssl.CERT_REQUIRED), timeout=seconds, begin=lambda: Echo(house),
+        context=peers.server(files / "server.pem", ssl.CERT_REQUIRED), timeout=seconds, begin=lambda _: Echo(house),
         enter=house.enter, leave=house.leave, refused="x.login", overload="x.overload",
     )  # fmt: skip
     accepting = asyncio.create_task(accept(bound, terms))
@@ -214,8 +214,8 @@ def test_one_that_is_cut_off_before_it_began(run: Any, lines: list[Any], files: 
                 return house.enter(handshake)
 
             terms = Terms(
-                context=peers.server(files / "server.pem"), timeout=5, begin=asyncio.Protocol, enter=stop_it,
-                leave=house.leave, refused="x.login", overload="x.overload",
+                context=peers.server(files / "server.pem"), timeout=5, begin=lambda _: asyncio.Protocol(),
+                enter=stop_it, leave=house.leave, refused="x.login", overload="x.overload",
             )  # fmt: skip
             ours, theirs = socket.socketpair()
             ours.setblocking(False)

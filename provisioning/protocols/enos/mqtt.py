@@ -11,12 +11,12 @@ from provisioning.core.login import LoginClaim, Means
 from provisioning.model.admission import NOTHING, Admission, Answer, Notice, Push, Rejection, Rights
 from provisioning.model.credential import Credential
 from provisioning.model.identity import Identity
-from provisioning.model.mqtt import Connect, Message
+from provisioning.model.mqtt import NOBODY, Connect, Message, Peer
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device, Group, Product
 from provisioning.model.spec import Spec
 from provisioning.protocols.enos import certificates, http, mqtt_wire, rows, wire
-from provisioning.settings import Enos as Settings
+from provisioning.sections import Enos as Settings
 
 LEVELS = frozenset({4, 5})
 """MQTT 3.1.1 is the vendor's; 5 is accepted for others."""
@@ -51,7 +51,7 @@ class Enos:
     def write_row(self, thing: Product | Group | Device) -> dict[str, object]:
         return rows.write_row(thing)
 
-    def read_connect(self, connect: Connect) -> LoginClaim | None:
+    def read_connect(self, connect: Connect, _peer: Peer = NOBODY) -> LoginClaim | None:
         if connect.username is None or "&" not in connect.username:
             return None
         if connect.level not in LEVELS:
@@ -100,6 +100,9 @@ class Enos:
 
     def on_oversize(self, identity: Identity, message: Message) -> Answer:  # noqa: ARG002
         return _error(message, mqtt_wire.TOO_LARGE)
+
+    def throttled(self, identity: Identity) -> Message | None:  # noqa: ARG002 - the vendor has no words
+        return None
 
     def farewell(self, identity: Identity, reason: Reason) -> Notice | None:
         command = mqtt_wire.COMMANDS.get(reason)

@@ -18,10 +18,10 @@ from provisioning.core.register import Request
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.protocols.tencent import answers, certificates, payload, rows, wire
 from provisioning.protocols.tencent.nonces import Nonces
-from provisioning.settings import Tencent as Settings
+from provisioning.sections import Tencent as Settings
 from provisioning.store.registrations import Standing
 from provisioning.web.body import read_bytes
-from provisioning.web.operation import note, operation
+from provisioning.web.operation import Handler, note, operation
 from provisioning.web.world import WORLD
 
 LARGEST_BODY: Final = 16_384
@@ -29,25 +29,30 @@ UNCHECKED_WINDOW: Final = 600.0
 """Seconds that a proof is remembered where timestamps are not checked."""
 
 
-def routes(settings: Settings) -> Iterable[web.RouteDef]:
-    """The application must hold `WORLD`, `METRICS` and `REQUEST_TIMEOUT`."""
-    has_own_status = settings.error_http_status == "rest"
-    registrar = Registrar(settings)
+class Operations:
+    """What devices call. The application must hold `WORLD`, `METRICS` and `REQUEST_TIMEOUT`."""
 
-    def refuse(refusal: Refusal) -> web.Response:
+    def __init__(self, settings: Settings) -> None:
+        self._has_own_status = settings.error_http_status == "rest"
+        self._registrar = Registrar(settings)
+
+    def routes(self) -> Iterable[web.RouteDef]:
+        handler = operation(wire.PROTOCOL, "register_dev", self._registrar.register_legacy, self._refuse_legacy)
+        return (web.post(wire.LEGACY_PATH, handler),)
+
+    def register(self) -> Handler:
+        """The operation `register`, for who dispatches its path, which protocols share."""
+        return operation(wire.PROTOCOL, "register", self._registrar.register, self._refuse)
+
+    def _refuse(self, refusal: Refusal) -> web.Response:
         request_id = str(uuid4())
         status, body = answers.write_error(refusal, request_id)
         refusal.detail["request_id"] = request_id  # for the log: it is all that a device's report may have
-        return _json(body, status if has_own_status else 200)
+        return _json(body, status if self._has_own_status else 200)
 
-    def refuse_legacy(refusal: Refusal) -> web.Response:
+    def _refuse_legacy(self, refusal: Refusal) -> web.Response:
         status, body = answers.write_legacy_error(refusal)
-        return _json(body, status if has_own_status else 200)
-
-    return (
-        web.post(wire.REGISTER_PATH, operation(wire.PROTOCOL, "register", registrar.register, refuse)),
-        web.post(wire.LEGACY_PATH, operation(wire.PROTOCOL, "register_dev", registrar.register_legacy, refuse_legacy)),
-    )
+        return _json(body, status if self._has_own_status else 200)
 
 
 def _json(body: dict[str, object], status: int = 200) -> web.Response:

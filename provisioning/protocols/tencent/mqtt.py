@@ -11,14 +11,15 @@ from provisioning.core.login import LoginClaim
 from provisioning.model.admission import NOTHING, Admission, Answer, Notice, Rejection, SessionLimits
 from provisioning.model.credential import Credential
 from provisioning.model.identity import Identity
-from provisioning.model.mqtt import Connect, Message
+from provisioning.model.mqtt import NOBODY, Connect, Message, Peer
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device, Group, Product
 from provisioning.model.spec import Spec
 from provisioning.protocols.tencent import http, mqtt_wire, rows, wire
 from provisioning.protocols.tencent.gateway import GatewayDesk
 from provisioning.protocols.tencent.mqtt_wire import GATEWAY
-from provisioning.settings import Tencent as Settings
+from provisioning.sections import Tencent as Settings
+from provisioning.web.operation import Handler
 
 CLOSE: Final = Answer(close=True)
 
@@ -36,6 +37,7 @@ class Tencent:
         self, settings: Settings, gateways: Gateways | None = None, *, clock: Callable[[], float] = time.time
     ) -> None:
         self._settings = settings
+        self._http = http.Operations(settings)
         self._clock = clock
         self._desk = GatewayDesk(gateways, freshness=settings.bind_freshness, clock=clock) if gateways else None
         self._limits = SessionLimits(
@@ -46,7 +48,11 @@ class Tencent:
     # --- the protocol ---
 
     def routes(self) -> Iterable[web.RouteDef]:
-        return http.routes(self._settings)
+        """All but `register`, whose path is shared."""
+        return self._http.routes()
+
+    def register(self) -> Handler:
+        return self._http.register()
 
     def read_user(self, name: str) -> Identity | None:
         return mqtt_wire.read_identity(name)
@@ -57,7 +63,7 @@ class Tencent:
     def write_row(self, thing: Product | Group | Device) -> dict[str, object]:
         return rows.write_row(thing)
 
-    def read_connect(self, connect: Connect) -> LoginClaim | None:
+    def read_connect(self, connect: Connect, _peer: Peer = NOBODY) -> LoginClaim | None:
         """MQTT 3.1.1 is the vendor's; 3.1 comes from old firmware, 5 is accepted for others."""
         user = mqtt_wire.read_user(connect.username or "")
         identity = mqtt_wire.read_identity(user.name) if user else None
@@ -96,6 +102,9 @@ class Tencent:
 
     def on_oversize(self, identity: Identity, message: Message) -> Answer:  # noqa: ARG002
         return CLOSE
+
+    def throttled(self, identity: Identity) -> Message | None:  # noqa: ARG002 - the vendor has no words
+        return None
 
     def farewell(self, identity: Identity, reason: Reason) -> Notice | None:  # noqa: ARG002 - the vendor has no words
         return None

@@ -110,10 +110,11 @@ def test_who_guesses_nobodys_secret_gains_nothing() -> None:
 
 # --- certificates ---
 
-B, I = CertificateRole.BESIDE, CertificateRole.INSTEAD  # noqa: E741 - a column of a table
+B, I, A = CertificateRole  # noqa: E741 - a column of a table
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 GOOD = Holding(1, "00", 1, "1", 2, NOW - timedelta(1), NOW + timedelta(1), good=True)
-NONE, OTHER = None, replace(GOOD, device_id=3)
+NONE, OTHER, NOBODYS = None, replace(GOOD, device_id=3), replace(GOOD, device_id=None)
+ABSENT = {"product": False, "device": False}
 NOT_PROVEN, REQUIRED = Reason.NOT_PROVEN, Reason.CERTIFICATE_REQUIRED
 
 
@@ -147,7 +148,23 @@ NOT_PROVEN, REQUIRED = Reason.NOT_PROVEN, Reason.CERTIFICATE_REQUIRED
         (I, True, True, GOOD, "ds", {}, Write.ACTIVATION),
         (I, True, True, GOOD, "no", {"activated": True}, Write.NOTHING),
         (I, True, True, GOOD, "no", {"disabled": True}, Reason.DISABLED),
-        (I, False, True, GOOD, "ds", {"product": False, "device": False}, NOT_PROVEN),
+        (I, False, True, GOOD, "ds", ABSENT, NOT_PROVEN),
+        (A, True, True, GOOD, "no", {}, Write.ACTIVATION),
+        (A, True, True, GOOD, "no", {"activated": True}, Write.NOTHING),
+        (A, True, True, GOOD, "no", {"disabled": True}, Reason.DISABLED),
+        (A, True, True, NONE, "ds", {}, REQUIRED),
+        (A, True, True, OTHER, "ds", {}, REQUIRED),
+        (A, True, True, replace(GOOD, good=False), "ds", {}, REQUIRED),
+        (A, True, True, replace(GOOD, not_after=NOW), "ds", {}, REQUIRED),
+        (A, True, True, replace(GOOD, not_before=NOW + timedelta(1)), "ds", {}, REQUIRED),
+        (A, True, False, NONE, "ds", {}, REQUIRED),
+        (A, False, True, GOOD, "ds", {}, REQUIRED),
+        (A, True, True, GOOD, "ds", {"device": False}, REQUIRED),
+        (A, True, True, NONE, "ds", {"device": False}, REQUIRED),
+        (A, False, False, NONE, "ds", ABSENT, REQUIRED),
+        (A, True, True, NOBODYS, "ds", {}, NOT_PROVEN),
+        (A, True, True, replace(NOBODYS, good=False), "ds", {"device": False}, NOT_PROVEN),
+        (A, True, True, replace(NOBODYS, good=False), "ds", ABSENT, NOT_PROVEN),
     ],
 )
 def test_what_a_certificate_is_to_a_login(  # noqa: PLR0917 - the columns of a table

@@ -1,4 +1,5 @@
 import base64
+import hmac
 import os
 import re
 import threading
@@ -20,6 +21,14 @@ def test_a_secret_opens_in_its_own_row(secret: str, context: str) -> None:
     sealed = sealer.seal(secret, context)
     assert Sealer(KEY).open(sealed, context) == secret
     assert len(sealed) == 1 + 4 + 12 + len(secret.encode()) + 16
+
+
+def test_derived_keys_are_the_same_for_ever_and_different_for_each_purpose() -> None:
+    # RFC 5869 by hand: extract with a salt of zeros, expand by one block.
+    extracted = hmac.digest(bytes(32), KEY, "sha256")
+    assert Sealer(KEY).derive("links") == hmac.digest(extracted, b"gatehouse|links\x01", "sha256")
+    keys = {Sealer(key).derive(purpose) for key in (KEY, bytes(32)) for purpose in ("links", "link", "")}
+    assert len(keys | {KEY}) == 7
 
 
 def test_the_same_secret_never_looks_the_same() -> None:

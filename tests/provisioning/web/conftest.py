@@ -11,7 +11,7 @@ import uvloop
 from aiohttp import web
 
 from provisioning.metrics import Metrics
-from provisioning.settings import Http
+from provisioning.sections import Http
 from provisioning.web.operation import METRICS, REQUEST_TIMEOUT
 from provisioning.web.site import Site
 from provisioning.web.stray import catch_strays

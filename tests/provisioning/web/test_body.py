@@ -5,16 +5,18 @@ import gzip
 import json
 from contextlib import suppress
 from typing import Any
+from unittest.mock import Mock
 
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.web import connection
-from provisioning.web.body import MAX_DEPTH, MAX_DIGITS, is_json, parse_json, read_json
+from provisioning.web.body import MAX_DEPTH, MAX_DIGITS, is_json, parse_json, read_bytes, read_json
 
 text = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 values = st.recursive(
@@ -108,6 +110,42 @@ def test_any_content_type_is_judged(content_type: str) -> None:
 
 
 LIMIT = 1_000
+
+
+async def test_what_came_of_a_body_stands_for_whoever_asks_later() -> None:
+    """The rest of a body that was taken in part is no body."""
+
+    def come(*parts: bytes, end: bool = True) -> tuple[web.Request, aiohttp.StreamReader]:
+        stream = aiohttp.StreamReader(Mock(_reading_paused=False), 2**16, loop=asyncio.get_running_loop())
+        for part in parts:
+            stream.feed_data(part)
+        if end:
+            stream.feed_eof()
+        return make_mocked_request("POST", "/", payload=stream), stream
+
+    whole, _ = come(b"12", b"34")
+    assert [await read_bytes(whole, limit) for limit in (4, 9)] == [b"1234", b"1234"]
+    with pytest.raises(Refusal, match="too_large"):
+        await read_bytes(whole, 3)
+    large, stream = come(b"12345", end=False)
+    with pytest.raises(Refusal, match="too_large"):
+        await read_bytes(large, 4)
+    stream.feed_data(b"{}")
+    stream.feed_eof()
+    with pytest.raises(Refusal, match="too_large"):
+        await read_bytes(large, 100)
+    slow, stream = come(b"1", end=False)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(read_bytes(slow, 4), 0.01)
+    stream.feed_data(b"{}")
+    stream.feed_eof()
+    with pytest.raises(Refusal, match="malformed"):
+        await read_bytes(slow, 4)
+    cut, stream = come(b"1", end=False)
+    stream.set_exception(ConnectionResetError("gone"))
+    for _ in range(2):
+        with pytest.raises(ConnectionResetError):
+            await read_bytes(cut, 4)
 
 
 async def echo(request: web.Request) -> web.Response:

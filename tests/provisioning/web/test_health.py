@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from provisioning.metrics import Metrics
-from provisioning.settings import Http
+from provisioning.sections import Http
 from provisioning.web import health
 from provisioning.web.operation import METRICS
 from provisioning.web.site import Site

@@ -3,17 +3,17 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
 from aiohttp import web
 
 from provisioning.metrics import Metrics
-from provisioning.settings import Http
+from provisioning.sections import Http
 from provisioning.web import site as module
 from provisioning.web.operation import METRICS
 from provisioning.web.site import Site
@@ -243,13 +243,20 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @asynccontextmanager
 async def secure(
-    files: Path, *routes: web.RouteDef, verify: ssl.VerifyMode = ssl.CERT_OPTIONAL, **settings: Any
+    files: Path,
+    *routes: web.RouteDef,
+    verify: ssl.VerifyMode = ssl.CERT_OPTIONAL,
+    others: Mapping[str, Callable[[], asyncio.Protocol]] | None = None,
+    alpn: Sequence[str] = (),
+    **settings: Any,
 ) -> AsyncIterator[Site]:
     app = web.Application()
     app[METRICS] = Metrics()
     app.add_routes([HELLO, *routes])
     context = peers.server(files / "server.pem", verify)
-    site = Site(app, host="127.0.0.1", port=0, settings=Http(**settings), ssl_context=context)
+    if alpn:
+        context.set_alpn_protocols(alpn)
+    site = Site(app, host="127.0.0.1", port=0, settings=Http(**settings), ssl_context=context, others=others)
     await site.start()
     try:
         yield site
@@ -279,6 +286,39 @@ def test_tls(run: Any, lines: Any, files: Path) -> None:
 
     run(scenario())
     assert lines == []
+
+
+class Echo(asyncio.Protocol):
+    """Something else than HTTP."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+def test_others_are_served_by_what_alpn_has_agreed_on(run: Any, lines: Any, until: Any, files: Path) -> None:
+    async def scenario() -> None:
+        async with secure(files, others={"echo": Echo}, alpn=["http/1.1", "echo", "else"]) as site:
+            http = b"HTTP/1.0 400"
+            for offered, served in (
+                (["echo"], b"hi"), (["other", "echo"], b"hi"), (["echo", "http/1.1"], http), (["else"], http),
+                ([], http),
+            ):  # fmt: skip
+                context = peers.client()
+                if offered:
+                    context.set_alpn_protocols(offered)
+                reader, writer = await asyncio.open_connection(
+                    "127.0.0.1", site.port, ssl=context, server_hostname="localhost"
+                )
+                writer.write(b"hi\r\n\r\n")
+                assert (await reader.readexactly(len(served))) == served, offered
+                writer.transport.abort()
+            await until(lambda: site.connections == 0)
+
+    run(scenario())
+    assert [line["event"] for line in lines] == ["http.request"] * 3
 
 
 def _certificate(path: Path) -> str:

@@ -22,7 +22,7 @@ from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device
 from provisioning.protocols.enos import mqtt_wire, wire
 from provisioning.protocols.enos.mqtt import Enos
-from provisioning.settings import Enos as Settings
+from provisioning.sections import Enos as Settings
 from tests.conftest import Serve, load_rows, until
 from tests.devices import DEVICE, PRODUCT, Raw, connect, login, now_ms, raw
 from tests.provisioning.protocols.conftest import Away, Lines

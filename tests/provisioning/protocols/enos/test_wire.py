@@ -16,7 +16,7 @@ from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device
 from provisioning.protocols.enos import dps_wire, mqtt_wire, wire
 from provisioning.protocols.enos.mqtt import Enos
-from provisioning.settings import Enos as Settings
+from provisioning.sections import Enos as Settings
 from tests.conftest import ROOT
 from tests.devices import bootstrap_body, get_conn_proof
 

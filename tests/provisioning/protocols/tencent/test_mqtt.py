@@ -22,7 +22,7 @@ from provisioning.model.identity import Identity
 from provisioning.model.mqtt import Connect, Message
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.protocols.tencent.mqtt import Tencent
-from provisioning.settings import Tencent as Settings
+from provisioning.sections import Tencent as Settings
 from provisioning.store import devices
 from tests.conftest import Serve, load_rows, until
 from tests.devices import Raw, raw
