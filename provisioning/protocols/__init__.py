@@ -3,9 +3,10 @@
     wire.py   read, check, write: pure
     http.py   the routes, each four lines long
     mqtt.py   CONNECT -> claim; what the vendor's cloud answers to messages
-    rows.py   the registry as NDJSON rows
+    rows.py   the registry as NDJSON rows; fields.py, beside the folders: how their fields are checked
 
-Beside them `x509`, which is nobody's: CRLs, OCSP, EST.
+Beside them `x509`, which is nobody's: CRLs, OCSP, EST; and `register.py`: whose is a request, where two vendors have
+one path?
 
 A fifth vendor is one folder and one word in `protocols()`.
 """

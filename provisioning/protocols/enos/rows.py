@@ -1,19 +1,17 @@
 """The registry as NDJSON rows: what `gatehouse import` reads and `gatehouse export` writes."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
-from provisioning.model.refusal import Reason, Refusal
+from provisioning.model.refusal import Refusal
 from provisioning.model.registry import Device, Group, Product
 from provisioning.model.spec import DeviceSpec, GroupSpec, ProductSpec, Spec
 from provisioning.protocols.enos import wire
+from provisioning.protocols.fields import FLAG, Check, pattern, refuse, renamed
 
 SECRET: Final = re.compile(r"[\x21-\x7e]{1,128}")
 ASSET: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-
-# How a field must look, and the words that say so.
-Check = tuple[Callable[[Any], bool], str]
 
 
 def _is_name(value: object) -> bool:
@@ -24,18 +22,13 @@ def _is_name(value: object) -> bool:
     return True
 
 
-def _pattern(form: re.Pattern[str], words: str) -> Check:
-    return (lambda value: isinstance(value, str) and form.fullmatch(value) is not None), words
-
-
-KEY: Final = _pattern(wire.KEY, "1 to 64 of A-Z a-z 0-9 _ . -")
-SN: Final = _pattern(wire.SERIAL, "1 to 64 of A-Z a-z 0-9 : _ . -")
-GROUP: Final = _pattern(wire.GROUP_ID, "1 to 64 characters")
-PLAIN: Final = _pattern(SECRET, "1 to 128 visible ASCII characters")
-NAME: Final = _pattern(wire.TEXT, "1 to 64 characters")
+KEY: Final = pattern(wire.KEY, "1 to 64 of A-Z a-z 0-9 _ . -")
+SN: Final = pattern(wire.SERIAL, "1 to 64 of A-Z a-z 0-9 : _ . -")
+GROUP: Final = pattern(wire.GROUP_ID, "1 to 64 characters")
+PLAIN: Final = pattern(SECRET, "1 to 128 visible ASCII characters")
+NAME: Final = pattern(wire.TEXT, "1 to 64 characters")
 I18N: Final[Check] = (_is_name, 'text, or {"defaultValue": text, "i18nValue": {locale: text}}')
 ZONE: Final[Check] = (lambda value: isinstance(value, str) and wire.is_timezone(value), "+08:00 or an IANA name")
-FLAG: Final[Check] = (lambda value: isinstance(value, bool), "true or false")
 SECONDS: Final[Check] = (
     lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31,
     "whole seconds, 0: not checked",
@@ -66,29 +59,11 @@ DEVICE: Final[Mapping[str, tuple[str, Check]]] = {
     "deviceSecret": ("secret", PLAIN),
     "groupId": ("group", GROUP),
     "deviceSn": ("serial", SN),
-    "assetId": ("asset", _pattern(ASSET, "1 to 64 of A-Z a-z 0-9 _ . -")),
+    "assetId": ("asset", pattern(ASSET, "1 to 64 of A-Z a-z 0-9 _ . -")),
     "deviceName": ("name", I18N),
     "timezone": ("timezone", ZONE),
     "disabled": ("disabled", FLAG),
 }
-
-
-def _refuse(name: str, rule: str) -> Refusal:
-    return Refusal(Reason.MALFORMED, field=name, rule=rule)
-
-
-def _fields(row: Mapping[str, object], table: Mapping[str, tuple[str, Check]]) -> dict[str, Any]:
-    fields: dict[str, Any] = {"protocol": wire.PROTOCOL}
-    for name, value in row.items():
-        if name in {"type", "protocol"} or value is None:
-            continue
-        if name not in table:
-            raise _refuse(name, f"is not a field of this row; it has {', '.join(table)}")
-        target, (fits, words) = table[name]
-        if not fits(value):
-            raise _refuse(name, f"must be {words}")
-        fields[target] = value
-    return fields
 
 
 def read_row(row: Mapping[str, object]) -> Spec:
@@ -99,19 +74,19 @@ def read_row(row: Mapping[str, object]) -> Spec:
     """
     match row.get("type"):
         case "product":
-            fields = _fields(row, PRODUCT)
+            fields = renamed(row, PRODUCT) | {"protocol": wire.PROTOCOL}
             if "key" not in fields:
-                raise _refuse("productKey", "is missing")
+                raise refuse("productKey", "is missing")
             return ProductSpec(**fields)
         case "group":
-            fields = _fields(row, REGISTRATION_GROUP)
+            fields = renamed(row, REGISTRATION_GROUP) | {"protocol": wire.PROTOCOL}
             if "key" not in fields:
-                raise _refuse("groupId", "is missing")
+                raise refuse("groupId", "is missing")
             return GroupSpec(**fields)
         case "device":
-            return _device(_fields(row, DEVICE))
+            return _device(renamed(row, DEVICE) | {"protocol": wire.PROTOCOL})
         case _:
-            raise _refuse("type", "must be product, group or device")
+            raise refuse("type", "must be product, group or device")
 
 
 def _device(fields: dict[str, Any]) -> DeviceSpec:
@@ -119,13 +94,13 @@ def _device(fields: dict[str, Any]) -> DeviceSpec:
         fields["name"], fields["name_i18n"] = wire.read_name(fields["name"], "deviceName")
     spec = DeviceSpec(**fields)
     if spec.serial and not spec.group:
-        raise _refuse("groupId", "is missing: a deviceSn is unique in its group")
+        raise refuse("groupId", "is missing: a deviceSn is unique in its group")
     if spec.key and not spec.product:
-        raise _refuse("productKey", "is missing: a deviceKey is unique in its product")
+        raise refuse("productKey", "is missing: a deviceKey is unique in its product")
     if not spec.key and not spec.serial:
-        raise _refuse("deviceKey", "is missing, and so is deviceSn: give one of them")
+        raise refuse("deviceKey", "is missing, and so is deviceSn: give one of them")
     if spec.secret and not spec.key:
-        raise _refuse("deviceKey", "is missing: a deviceSecret belongs to one")
+        raise refuse("deviceKey", "is missing: a deviceSecret belongs to one")
     return spec
 
 

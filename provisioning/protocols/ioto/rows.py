@@ -1,34 +1,26 @@
 """The registry as NDJSON rows: what `gatehouse import` reads and `gatehouse export` writes."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from provisioning.model.claim import ClaimableSpec, ClaimedDevice, CloudType
-from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device, Group, Product
 from provisioning.model.spec import ProductSpec, Spec
+from provisioning.protocols.fields import FLAG, Check, pattern, refuse, renamed
 from provisioning.protocols.ioto import wire
 
 TEXT: Final = re.compile(r"[^\x00-\x1f\x7f]{1,64}")
-
-# How a field must look, and the words that say so.
-Check = tuple[Callable[[Any], bool], str]
-
-
-def _pattern(form: re.Pattern[str], words: str) -> Check:
-    return (lambda value: isinstance(value, str) and form.fullmatch(value) is not None), words
 
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and TEXT.fullmatch(value) is not None and value.isprintable()
 
 
-PRODUCT_TOKEN: Final = _pattern(wire.TOKEN, "1 to 256 visible ASCII characters")
-PRODUCT_KEY: Final = _pattern(wire.PRODUCT_KEY, "P and 15 of a-z 2-7, as it is made of the productToken")
-ID: Final = _pattern(wire.DEVICE_ID, "1 to 64 of 0-9 A-Z a-z _ -")
+PRODUCT_TOKEN: Final = pattern(wire.TOKEN, "1 to 256 visible ASCII characters")
+PRODUCT_KEY: Final = pattern(wire.PRODUCT_KEY, "P and 15 of a-z 2-7, as it is made of the productToken")
+ID: Final = pattern(wire.DEVICE_ID, "1 to 64 of 0-9 A-Z a-z _ -")
 NAME: Final[Check] = (_is_text, "1 to 64 printable characters")
-FLAG: Final[Check] = (lambda value: isinstance(value, bool), "true or false")
 CLOUD_TYPE: Final[Check] = (lambda value: value in list(CloudType), "hosted or dedicated")
 
 # Row field -> (field of the spec, form).
@@ -42,45 +34,25 @@ DEVICE: Final[Mapping[str, tuple[str, Check]]] = {
     "id": ("key", ID),
     "product": ("product", PRODUCT_KEY),
     "productToken": ("token", PRODUCT_TOKEN),
-    "accountId": ("account", _pattern(wire.ACCOUNT, "1 to 64 of 0-9 A-Z a-z _ -")),
+    "accountId": ("account", pattern(wire.ACCOUNT, "1 to 64 of 0-9 A-Z a-z _ -")),
     "cloudType": ("cloud_type", CLOUD_TYPE),
-    "cloudName": ("cloud_name", _pattern(wire.CLOUD, "1 to 64 of 0-9 A-Z a-z _ -")),
-    "cloudRegion": ("cloud_region", _pattern(wire.CLOUD, "1 to 64 of 0-9 A-Z a-z _ -")),
+    "cloudName": ("cloud_name", pattern(wire.CLOUD, "1 to 64 of 0-9 A-Z a-z _ -")),
+    "cloudRegion": ("cloud_region", pattern(wire.CLOUD, "1 to 64 of 0-9 A-Z a-z _ -")),
     "name": ("name", NAME),
     "disabled": ("disabled", FLAG),
 }
-
-
-def _refuse(name: str, rule: str) -> Refusal:
-    return Refusal(Reason.MALFORMED, field=name, rule=rule)
-
-
-def _fields(row: Mapping[str, object], table: Mapping[str, tuple[str, Check]]) -> dict[str, Any]:
-    fields: dict[str, Any] = {"protocol": wire.PROTOCOL}
-    for name, value in row.items():
-        if name in {"type", "protocol"} or value is None:
-            continue
-        if name not in table:
-            raise _refuse(name, f"is not a field of this row; it has {', '.join(table)}")
-        target, (fits, words) = table[name]
-        if not fits(value):
-            raise _refuse(name, f"must be {words}")
-        fields[target] = value
-    return fields
 
 
 def _key(key: str | None, token: str | None) -> str:
     """Key of the product that a row names, by its token, by its key, or by both."""
     if token is None:
         if key is None:
-            raise _refuse("productToken", "is missing")
+            raise refuse("productToken", "is missing")
         return key
     if wire.PRODUCT_KEY.fullmatch(token):
-        raise _refuse(
-            "productToken", "is the key of a product: a key belongs into product, and a token looks otherwise"
-        )
+        raise refuse("productToken", "is the key of a product: a key belongs into product, and a token looks otherwise")
     if key not in {None, wire.product_key(token)}:
-        raise _refuse("productToken", "is not that of product: a product keeps its token")
+        raise refuse("productToken", "is not that of product: a product keeps its token")
     return wire.product_key(token)
 
 
@@ -92,23 +64,23 @@ def read_row(row: Mapping[str, object]) -> Spec:
     """
     match row.get("type"):
         case "product":
-            fields = _fields(row, PRODUCT)
+            fields = renamed(row, PRODUCT) | {"protocol": wire.PROTOCOL}
             token = fields.get("secret")
             fields["key"] = _key(fields.get("key"), token)
             return ProductSpec(**fields, certificate_login=True, must_exist=token is None)
         case "device":
-            return _device(_fields(row, DEVICE))
+            return _device(renamed(row, DEVICE) | {"protocol": wire.PROTOCOL})
         case _:
-            raise _refuse("type", "must be product or device")
+            raise refuse("type", "must be product or device")
 
 
 def _device(fields: dict[str, Any]) -> ClaimableSpec:
     if "key" not in fields:
-        raise _refuse("id", "is missing")
+        raise refuse("id", "is missing")
     fields["product"] = _key(fields.get("product"), fields.pop("token", None))
     for name, (target, _) in DEVICE.items():
         if name.startswith("cloud") and target in fields and "account" not in fields:
-            raise _refuse("accountId", f"is missing: {name} is of a device that is claimed")
+            raise refuse("accountId", f"is missing: {name} is of a device that is claimed")
     if "cloud_type" in fields:
         fields["cloud_type"] = CloudType(fields["cloud_type"])
     return ClaimableSpec(**fields)
@@ -121,7 +93,7 @@ def write_row(thing: Product | Group | Device) -> dict[str, object]:
         Refusal: MALFORMED for a group: there are none.
     """
     if isinstance(thing, Group):
-        raise _refuse("type", "must be product or device: this protocol has no groups")
+        raise refuse("type", "must be product or device: this protocol has no groups")
     kind = "product" if isinstance(thing, Product) else "device"
     row: dict[str, object] = {"type": kind, "protocol": wire.PROTOCOL}
     if isinstance(thing, Product):

@@ -3,13 +3,13 @@
 import base64
 import re
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from provisioning.core import generate
-from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device, Group, Product
 from provisioning.model.spec import DeviceSpec, Forms, ProductSpec, Spec
+from provisioning.protocols.fields import FLAG, Check, checked, pattern, refuse
 from provisioning.protocols.tencent import wire
 from provisioning.protocols.tencent.payload import CERTIFICATE_ENCRYPTION, KEY_ENCRYPTION
 
@@ -28,13 +28,6 @@ NAME: Final = re.compile(r"[^\x00\ud800-\udfff]{1,64}")
 AUTHORITY: Final = re.compile(r"([a-z0-9][a-z0-9-]{0,39})?")
 MOST_DEVICES: Final = 1_000_000
 
-# How a field must look, and the words that say so.
-Check = tuple[Callable[[Any], bool], str]
-
-
-def _pattern(form: re.Pattern[str], words: str) -> Check:
-    return (lambda value: isinstance(value, str) and form.fullmatch(value) is not None), words
-
 
 def _among(lowest: int, highest: int, words: str) -> Check:
     return (
@@ -49,49 +42,27 @@ def _is_psk(value: object) -> bool:
         return False
 
 
-FLAG: Final[Check] = (lambda value: isinstance(value, bool), "true or false")
-TITLE: Final = _pattern(NAME, "1 to 64 characters")
-PRODUCT_ID: Final = _pattern(wire.PRODUCT_ID, "1 to 32 of A-Z a-z 0-9 _")
+TITLE: Final = pattern(NAME, "1 to 64 characters")
+PRODUCT_ID: Final = pattern(wire.PRODUCT_ID, "1 to 32 of A-Z a-z 0-9 _")
 
 PRODUCT: Final[Mapping[str, Check]] = {
     "productId": PRODUCT_ID,
-    "productSecret": _pattern(SECRET, "16 to 32 visible ASCII characters"),
+    "productSecret": pattern(SECRET, "16 to 32 visible ASCII characters"),
     "name": TITLE,
     "registerType": _among(0, 2, "0 (off), 1 (devices that are there) or 2 (any device)"),
     "registerLimit": _among(0, MOST_DEVICES, f"a whole number up to {MOST_DEVICES}; 0: no limit"),
     "encryptionType": _among(1, 2, "1 (certificates) or 2 (keys)"),
-    "caName": _pattern(AUTHORITY, "the name of an authority"),
+    "caName": pattern(AUTHORITY, "the name of an authority"),
     "demo": FLAG,
 }
 DEVICE: Final[Mapping[str, Check]] = {
     "productId": PRODUCT_ID,
-    "deviceName": _pattern(wire.DEVICE_NAME, "1 to 48 of A-Z a-z 0-9 : _ -"),
+    "deviceName": pattern(wire.DEVICE_NAME, "1 to 48 of A-Z a-z 0-9 : _ -"),
     "psk": (_is_psk, f"Base64, up to {LONGEST_PSK} characters"),
     "name": TITLE,
     "disabled": FLAG,
     "selfRegistered": FLAG,
 }
-
-
-def _refuse(name: str, rule: str) -> Refusal:
-    return Refusal(Reason.MALFORMED, field=name, rule=rule)
-
-
-def _checked(row: Mapping[str, object], table: Mapping[str, Check], *required: str) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    for name, value in row.items():
-        if name in {"type", "protocol"} or value is None:
-            continue
-        if name not in table:
-            raise _refuse(name, f"is not a field of this row; it has {', '.join(table)}")
-        fits, words = table[name]
-        if not fits(value):
-            raise _refuse(name, f"must be {words}")
-        fields[name] = value
-    for name in required:
-        if name not in fields:
-            raise _refuse(name, "is missing")
-    return fields
 
 
 def read_row(row: Mapping[str, object]) -> Spec:
@@ -102,16 +73,16 @@ def read_row(row: Mapping[str, object]) -> Spec:
     """
     match row.get("type"):
         case "product":
-            return _product(_checked(row, PRODUCT, "productId"))
+            return _product(checked(row, PRODUCT, "productId"))
         case "device":
-            fields = _checked(row, DEVICE, "productId", "deviceName")
+            fields = checked(row, DEVICE, "productId", "deviceName")
             return DeviceSpec(
                 protocol=wire.PROTOCOL, product=fields["productId"], key=fields["deviceName"], secret=fields.get("psk"),
                 name=fields.get("name"), disabled=fields.get("disabled"),
                 self_registered=fields.get("selfRegistered"), forms=FORMS,
             )  # fmt: skip
         case _:
-            raise _refuse("type", "must be product or device")
+            raise refuse("type", "must be product or device")
 
 
 def _product(fields: Mapping[str, Any]) -> ProductSpec:
@@ -147,5 +118,5 @@ def write_row(thing: Product | Group | Device) -> dict[str, object]:
                 "selfRegistered": thing.self_registered,
             }  # fmt: skip
         case Group():
-            raise _refuse("group", "is not a thing of this protocol: its devices register with their product's secret")
+            raise refuse("group", "is not a thing of this protocol: its devices register with their product's secret")
     return {name: value for name, value in row.items() if value is not None and value != "" and value is not False}
