@@ -73,8 +73,8 @@ async def examine(settings: "Settings", stack: AsyncExitStack, opened: list[Open
         yield _newest(await diagnosis.newest(tx))
         if demo := await products.demo_keys(tx):
             loaded = ", ".join(key for _, key in demo)
-            yield Finding("demo fleet", Level.WARNING, f"product {loaded} is loaded: its secrets are public",
-                          removal(demo))  # fmt: skip
+            said = f"product {loaded} is loaded: its" if len(demo) == 1 else f"products {loaded} are loaded: their"
+            yield Finding("demo fleet", Level.WARNING, f"{said} secrets are public", removal(demo))
 
 
 def _sealer(settings: "Settings") -> Sealer | None:

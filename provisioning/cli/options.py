@@ -14,7 +14,7 @@ Json = Annotated[bool, typer.Option("--json", help="JSON for programs: one objec
 Protocol = Annotated[str, typer.Option(help="Whose device protocol.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many; all, where the output is no terminal.")]
 Reveal = Annotated[bool, typer.Option("--reveal", help="Show the secret.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask. Nobody is asked where there is no terminal.")]
 Cascade = Annotated[bool, typer.Option("--cascade", help="And what belongs to it.")]
 Name = Annotated[str | None, typer.Option(help="A name for people.")]
 

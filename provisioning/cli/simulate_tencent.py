@@ -28,7 +28,7 @@ def tencent(
         float | None,
         typer.Option(
             min=0,
-            help="Devices that start in a second; 0: as fast as possible. What the limits of [tencent] "
+            help="Devices that start in a second; 0: as fast as possible. What the limits in \\[tencent] "
             "allow when not given.",
         ),
     ] = None,
