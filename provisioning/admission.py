@@ -14,7 +14,7 @@ from typing import Final
 from provisioning import log
 from provisioning.core.activate import LoginWrites
 from provisioning.core.blocking import Blocker
-from provisioning.core.login import LoginClaim, Write, asks_for_certificate, judge_connection
+from provisioning.core.login import CertificateRole, LoginClaim, Write, asks_for_certificate, judge_connection
 from provisioning.core.pacing import Intervals
 from provisioning.metrics import Metrics
 from provisioning.model.admission import Admission, Rejection, Verdict
@@ -202,7 +202,8 @@ class Admissions:
         *,
         started: float,
     ) -> Rejection:
-        if claim is not None and refusal.reason in COUNTED:
+        # Where no secret is asked for, none is guessed: the refusals of an old certificate must not delay a new one.
+        if claim is not None and refusal.reason in COUNTED and claim.certificate_role is not CertificateRole.ALONE:
             self._blocker.refused((claim.identity, peer.address))
         rejection = protocol.reject(refusal.reason)
         outcome = "failed" if refusal.reason in {Reason.UNAVAILABLE, Reason.INTERNAL} else "refused"

@@ -253,6 +253,18 @@ async def test_a_blocked_device_keeps_its_certificates(fleet: Fleet) -> None:
     assert held.status is Status.VALID
 
 
+async def test_a_new_certificate_does_not_wait_for_what_the_old_one_was_refused(fleet: Fleet, serve: Serve) -> None:
+    """There is no secret to guess: refusals of a certificate do not block the device."""
+    fleet.running = fleet.agent.running = await serve(block={"refusals": 2})
+    await fleet.issue()
+    await fleet.release()
+    await fleet.becomes(5)
+    for _ in range(3):
+        assert await fleet.code() == 5
+    await fleet.issue()
+    assert await fleet.code() == 0
+
+
 async def test_release_by_an_administrator_over_http(fleet: Fleet) -> None:
     await fleet.issue()
     async with fleet.session() as client:
