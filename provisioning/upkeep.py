@@ -1,6 +1,7 @@
 """What the service does by itself now and then: old events go, certificates are looked after."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -30,20 +31,26 @@ async def prune(database: Database, keep_days: int) -> None:
 
 
 async def care_for_certificates(database: Database, holdings: Holdings) -> None:
-    """Write what was seen; now and then warn of what expires, and revoke what was replaced and is no longer used."""
+    """Write what was seen, and revoke what that has replaced; now and then look at all, and warn of what expires."""
     tended = -CARE_EVERY
     loop = asyncio.get_running_loop()
     while True:
         try:
-            await holdings.flush()
+            if await holdings.flush():
+                await _tend(database, inventory.revoke_replaced)
             if loop.time() - tended >= CARE_EVERY:
-                now = datetime.now(UTC)
-                for tend in (inventory.warn_expiring, inventory.revoke_replaced, claims.revoke_outlived):
-                    count = CARE_AT_ONCE
-                    while count == CARE_AT_ONCE:
-                        async with database.begin() as tx:
-                            count = len(await tend(tx, now=now, limit=CARE_AT_ONCE))
+                await _tend(database, inventory.warn_expiring, inventory.revoke_replaced, claims.revoke_outlived)
                 tended = loop.time()
         except Refusal as refusal:
             log.get().warning("certificates.care", outcome="failed", reason=str(refusal.reason))
         await asyncio.sleep(SEEN_EVERY)
+
+
+async def _tend(database: Database, *works: Callable[..., Awaitable[Sequence[object]]]) -> None:
+    """Raises: Refusal UNAVAILABLE."""
+    now = datetime.now(UTC)
+    for work in works:
+        count = CARE_AT_ONCE
+        while count == CARE_AT_ONCE:
+            async with database.begin() as tx:
+                count = len(await work(tx, now=now, limit=CARE_AT_ONCE))

@@ -138,18 +138,20 @@ class Holdings:
             if len(self._written) > self._size:
                 self._written.popitem(last=False)
 
-    async def flush(self) -> None:
-        """Write what was seen.
+    async def flush(self) -> bool:
+        """Write what was seen. Was there anything?
 
         Raises:
             Refusal: UNAVAILABLE; what was not written is kept.
         """
+        any_seen = bool(self._seen)
         while part := dict(list(self._seen.items())[:MOST_SEEN]):
             async with self._database.begin() as tx:
                 await certificates.note_seen(tx, part)
             for certificate_id, at in part.items():
                 if self._seen.get(certificate_id) is at:
                     del self._seen[certificate_id]
+        return any_seen
 
     async def close(self) -> None:
         await self._batcher.close(5)

@@ -147,8 +147,7 @@ async def test_a_revoked_certificate_ends_the_session_without_a_release(fleet: F
 async def test_a_newer_certificate_replaces_the_older_once_it_is_shown(
     serve: Serve, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("CARE_EVERY", "SEEN_EVERY"):
-        monkeypatch.setattr(upkeep, name, 0.01)
+    monkeypatch.setattr(upkeep, "SEEN_EVERY", 0.01)  # not the care of every hour
     fleet.running = fleet.agent.running = await serve()
     token = await fleet.issue()
     await fleet.renew(token, file="newer")
