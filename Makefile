@@ -21,7 +21,7 @@ test: .venv-dev/ready .venv-vendor/ready .venv-vendor-tencent/ready ## pass ever
 	$(PYTEST) -n 2 --dist worksteal
 
 fast: .venv-dev/ready ## the tests that need no server
-	$(PYTEST) -q -n 2 --dist worksteal --hypothesis-profile=fast -m "not server and not vendor and not slow"
+	$(PYTEST) -q -p no:xdist -p no:doctest -p no:cacheprovider -o timeout=0 --hypothesis-profile=fast -m "not server and not vendor and not slow"
 
 acceptance: .venv-dev/ready .venv-vendor/ready .venv-vendor-tencent/ready ## the program as its users meet it: vendors' SDKs, tour, restarts
 	$(PYTEST) -m "vendor or acceptance"

@@ -32,7 +32,7 @@ from tests.databases import Databases
 
 # The same examples everywhere and every time; `make fast` takes fewer of them.
 hypothesis.settings.register_profile("gatehouse", deadline=None, derandomize=True)
-hypothesis.settings.register_profile("fast", parent=hypothesis.settings.get_profile("gatehouse"), max_examples=15)
+hypothesis.settings.register_profile("fast", parent=hypothesis.settings.get_profile("gatehouse"), max_examples=6)
 hypothesis.settings.load_profile("gatehouse")
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,6 +10,8 @@ from provisioning.cli import app
 from provisioning.cli.sign import measurement
 from tests.provisioning.cli.conftest import Command
 
+pytestmark = pytest.mark.slow  # each makes the whole command anew
+
 VECTORS: dict[str, list[dict[str, Any]]] = json.loads((Path(__file__).parents[2] / "vectors.json").read_text())["enos"]
 
 

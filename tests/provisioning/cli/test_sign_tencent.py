@@ -14,6 +14,8 @@ from tests.conftest import ROOT, Serve, load_rows
 from tests.provisioning.cli.conftest import Command
 from tests.registrants import PRODUCT, PRODUCT_ID, PRODUCT_SECRET, Reply
 
+pytestmark = pytest.mark.slow  # each makes the whole command anew
+
 VECTORS: dict[str, list[dict[str, Any]]] = json.loads((ROOT / "tests" / "vectors.json").read_text("utf-8"))["tencent"]
 NAMES = ("--product", PRODUCT_ID, "--device", "xyz")
 AT = ("--timestamp", "1700000000", "--nonce", "5456")
