@@ -153,6 +153,16 @@ class Admission:
     """The push may not be asked for again once it is acknowledged."""
 
 
+@dataclass(frozen=True, slots=True)
+class ConnackCodes:
+    """How a protocol says no."""
+
+    v3: int
+    """CONNACK return code of MQTT 3.1 and 3.1.1."""
+    v5: int
+    """CONNACK reason code of MQTT 5."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejection:
     """A CONNECT is turned down: send CONNACK with this code, then close."""

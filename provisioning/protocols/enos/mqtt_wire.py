@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from provisioning.core.login import CertificateRole, Means
+from provisioning.model.admission import ConnackCodes
 from provisioning.model.identity import Identity
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.protocols.enos import wire
@@ -112,40 +113,34 @@ class MqttClaim:
         return wire.same_digest(self.password, expected.lower())
 
 
-@dataclass(frozen=True, slots=True)
-class Codes:
-    v3: int
-    v5: int
+NOT_AUTHORIZED: Final = ConnackCodes(5, 0x87)
+MALFORMED_ID: Final = ConnackCodes(2, 0x85)
 
-
-NOT_AUTHORIZED: Final = Codes(5, 0x87)
-MALFORMED_ID: Final = Codes(2, 0x85)
-
-CONNACKS: Final[Mapping[Reason, Codes]] = {
+CONNACKS: Final[Mapping[Reason, ConnackCodes]] = {
     Reason.MALFORMED: MALFORMED_ID,
     Reason.MISSING: MALFORMED_ID,
-    Reason.UNSUPPORTED_VERSION: Codes(1, 0x84),
+    Reason.UNSUPPORTED_VERSION: ConnackCodes(1, 0x84),
     Reason.UNSUPPORTED_MEDIA_TYPE: MALFORMED_ID,
     Reason.TOO_LARGE: MALFORMED_ID,
-    Reason.UNKNOWN: Codes(4, 0x86),
-    Reason.DEVICE_UNKNOWN: Codes(4, 0x86),
-    Reason.NOT_PROVEN: Codes(4, 0x86),
-    Reason.STALE: Codes(4, 0x86),
-    Reason.NOT_ALLOCATED: Codes(4, 0x86),
-    Reason.DUPLICATE: Codes(3, 0x88),
-    Reason.DISABLED: Codes(5, 0x8A),
+    Reason.UNKNOWN: ConnackCodes(4, 0x86),
+    Reason.DEVICE_UNKNOWN: ConnackCodes(4, 0x86),
+    Reason.NOT_PROVEN: ConnackCodes(4, 0x86),
+    Reason.STALE: ConnackCodes(4, 0x86),
+    Reason.NOT_ALLOCATED: ConnackCodes(4, 0x86),
+    Reason.DUPLICATE: ConnackCodes(3, 0x88),
+    Reason.DISABLED: ConnackCodes(5, 0x8A),
     Reason.ACTIVATION_OFF: NOT_AUTHORIZED,
     Reason.ACTIVATION_SPENT: NOT_AUTHORIZED,
     Reason.UNSUPPORTED: NOT_AUTHORIZED,
     Reason.CERTIFICATE_REQUIRED: NOT_AUTHORIZED,
     Reason.LIMIT_REACHED: NOT_AUTHORIZED,
-    Reason.RATE_LIMITED: Codes(5, 0x9F),
-    Reason.BLOCKED: Codes(5, 0x9F),
-    Reason.KICKED: Codes(3, 0x88),
-    Reason.ILLEGAL_TRANSITION: Codes(3, 0x88),
-    Reason.IN_USE: Codes(3, 0x88),
-    Reason.UNAVAILABLE: Codes(3, 0x88),
-    Reason.INTERNAL: Codes(3, 0x88),
+    Reason.RATE_LIMITED: ConnackCodes(5, 0x9F),
+    Reason.BLOCKED: ConnackCodes(5, 0x9F),
+    Reason.KICKED: ConnackCodes(3, 0x88),
+    Reason.ILLEGAL_TRANSITION: ConnackCodes(3, 0x88),
+    Reason.IN_USE: ConnackCodes(3, 0x88),
+    Reason.UNAVAILABLE: ConnackCodes(3, 0x88),
+    Reason.INTERNAL: ConnackCodes(3, 0x88),
 }
 
 

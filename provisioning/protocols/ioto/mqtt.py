@@ -15,7 +15,16 @@ from cryptography import x509
 from provisioning.core import pki
 from provisioning.core.generate import HOUSE, ulid
 from provisioning.core.login import CertificateRole, LoginClaim, Means
-from provisioning.model.admission import NOTHING, Admission, Answer, Notice, Rejection, Rights, SessionLimits
+from provisioning.model.admission import (
+    NOTHING,
+    Admission,
+    Answer,
+    ConnackCodes,
+    Notice,
+    Rejection,
+    Rights,
+    SessionLimits,
+)
 from provisioning.model.credential import Credential
 from provisioning.model.identity import Identity
 from provisioning.model.mqtt import Connect, Message, Peer
@@ -34,15 +43,14 @@ CLOSE: Final = Answer(close=True)
 FAREWELL_TIMEOUT: Final = 0.2
 """Seconds that a released device has to read the message: it does not answer."""
 
-# CONNACK return codes of MQTT 3.1.1 and, behind them, of MQTT 5: unknown devices 4, whatever else is wrong 5.
-# But who finds us without our database comes again.
-UNKNOWN: Final = (4, 0x86)
-NOT_AUTHORIZED: Final = (5, 0x87)
-LATER: Final = (3, 0x88)
-CONNACKS: Final[Mapping[Reason, tuple[int, int]]] = MappingProxyType({
+# Unknown devices 4, whatever else is wrong 5. But who finds us without our database comes again.
+UNKNOWN: Final = ConnackCodes(4, 0x86)
+NOT_AUTHORIZED: Final = ConnackCodes(5, 0x87)
+LATER: Final = ConnackCodes(3, 0x88)
+CONNACKS: Final[Mapping[Reason, ConnackCodes]] = MappingProxyType({
     Reason.MALFORMED: NOT_AUTHORIZED,
     Reason.MISSING: NOT_AUTHORIZED,
-    Reason.UNSUPPORTED_VERSION: (1, 0x84),
+    Reason.UNSUPPORTED_VERSION: ConnackCodes(1, 0x84),
     Reason.UNSUPPORTED_MEDIA_TYPE: NOT_AUTHORIZED,
     Reason.TOO_LARGE: NOT_AUTHORIZED,
     Reason.UNKNOWN: UNKNOWN,
@@ -205,8 +213,8 @@ class Ioto:
         )  # fmt: skip
 
     def reject(self, reason: Reason) -> Rejection:
-        code, code5 = CONNACKS[reason]
-        return Rejection(reason=reason, code=code, code5=code5)
+        codes = CONNACKS[reason]
+        return Rejection(reason=reason, code=codes.v3, code5=codes.v5)
 
     # --- the conduct of its sessions ---
 

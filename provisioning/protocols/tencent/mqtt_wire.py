@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from provisioning.core.login import CertificateRole, Means
+from provisioning.model.admission import ConnackCodes
 from provisioning.model.identity import Identity
 from provisioning.model.refusal import Reason
 from provisioning.protocols.tencent.wire import PROTOCOL
@@ -94,22 +95,16 @@ class MqttClaim:
         return hmac.compare_digest(given, expected.encode())
 
 
-@dataclass(frozen=True, slots=True)
-class Codes:
-    v3: int
-    v5: int
-
-
-MALFORMED_ID: Final = Codes(2, 0x85)
-NOT_PROVEN: Final = Codes(4, 0x86)
-NOT_AUTHORIZED: Final = Codes(5, 0x87)
-AWAY: Final = Codes(3, 0x88)
+MALFORMED_ID: Final = ConnackCodes(2, 0x85)
+NOT_PROVEN: Final = ConnackCodes(4, 0x86)
+NOT_AUTHORIZED: Final = ConnackCodes(5, 0x87)
+AWAY: Final = ConnackCodes(3, 0x88)
 
 # One code for all that tells whether a device exists: who shows no certificate for a product that has them, too.
-CONNACKS: Final[Mapping[Reason, Codes]] = {
+CONNACKS: Final[Mapping[Reason, ConnackCodes]] = {
     Reason.MALFORMED: MALFORMED_ID,
     Reason.MISSING: MALFORMED_ID,
-    Reason.UNSUPPORTED_VERSION: Codes(1, 0x84),
+    Reason.UNSUPPORTED_VERSION: ConnackCodes(1, 0x84),
     Reason.UNSUPPORTED_MEDIA_TYPE: MALFORMED_ID,
     Reason.TOO_LARGE: MALFORMED_ID,
     Reason.UNKNOWN: NOT_PROVEN,
@@ -118,14 +113,14 @@ CONNACKS: Final[Mapping[Reason, Codes]] = {
     Reason.STALE: NOT_PROVEN,
     Reason.NOT_ALLOCATED: NOT_PROVEN,
     Reason.DUPLICATE: AWAY,
-    Reason.DISABLED: Codes(5, 0x8A),
+    Reason.DISABLED: ConnackCodes(5, 0x8A),
     Reason.ACTIVATION_OFF: NOT_AUTHORIZED,
     Reason.ACTIVATION_SPENT: NOT_AUTHORIZED,
     Reason.UNSUPPORTED: NOT_AUTHORIZED,
     Reason.CERTIFICATE_REQUIRED: NOT_PROVEN,
     Reason.LIMIT_REACHED: NOT_AUTHORIZED,
-    Reason.RATE_LIMITED: Codes(5, 0x9F),
-    Reason.BLOCKED: Codes(5, 0x9F),
+    Reason.RATE_LIMITED: ConnackCodes(5, 0x9F),
+    Reason.BLOCKED: ConnackCodes(5, 0x9F),
     Reason.KICKED: AWAY,
     Reason.ILLEGAL_TRANSITION: AWAY,
     Reason.IN_USE: AWAY,

@@ -73,13 +73,13 @@ def test_a_client_id_of_another_device() -> None:
     with pytest.raises(Refusal) as refused:
         mqtt.read_login(connect("CLAIM00002"), OURS)
     assert refused.value.reason is Reason.CERTIFICATE_REQUIRED
-    assert mqtt.CONNACKS[refused.value.reason][0] == 5
+    assert mqtt.CONNACKS[refused.value.reason].v3 == 5
 
 
 def test_other_versions_and_other_protocols() -> None:
     with pytest.raises(Refusal) as refused:
         mqtt.read_login(connect(level=5), OURS)
-    assert mqtt.CONNACKS[refused.value.reason][0] == 1
+    assert mqtt.CONNACKS[refused.value.reason].v3 == 1
     assert mqtt.read_login(connect(username="dk&pk"), OURS) is None
     assert mqtt.read_login(connect(), b"") is None
 
