@@ -86,6 +86,7 @@ class Running:
     https: Site
     endpoints: Endpoints
     tls: Tls
+    world: World
     demo: Summary | None = None
     """What was loaded of the demo fleet at this start."""
 
@@ -138,11 +139,14 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
         registrations = Registrations(database)
         stack.push_async_callback(registrations.close)
         images = await stack.enter_async_context(open_images(settings))
-        application = _application(
-            settings, database, vendors, metrics, blocker=judging.blocker, endpoints=endpoints,
-            registrations=registrations, images=images,
-            provider=await stack.enter_async_context(credentials_provider(settings)),
-        )  # fmt: skip
+        world = _world(
+            settings,
+            database,
+            endpoints,
+            registrations,
+            await stack.enter_async_context(credentials_provider(settings)),
+        )
+        application = _application(settings, world, vendors, metrics, blocker=judging.blocker, images=images)
 
         def site(host: str, port: int, context: ssl.SSLContext | None = None) -> Site:
             return Site(
@@ -171,7 +175,7 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
         running = Running(
             settings=settings, database=database, protocols=vendors, sessions=sessions, broker=broker,
             credentials=judging.credentials, presence=presence, metrics=metrics, mqtt=mqtt, mqtts=mqtts, http=http,
-            https=https, endpoints=endpoints, tls=tls, demo=demo,
+            https=https, endpoints=endpoints, tls=tls, world=world, demo=demo,
         )  # fmt: skip
         watch(
             metrics, database, sessions, broker, judging.credentials,
@@ -325,29 +329,35 @@ def _broker_limits(settings: Settings) -> embedded.Limits:
     )  # fmt: skip
 
 
-def _application(
+def _world(
     settings: Settings,
     database: Database,
-    vendors: tuple[VendorProtocol, ...],
-    metrics: Metrics,
-    *,
-    blocker: Blocker,
     endpoints: Endpoints,
-    images: DiskImages | RemoteImages,
-    provider: CredentialsProvider,
     registrations: Registrations,
-) -> Callable[[], web.Application]:
-    """Makes the application, once for each site."""
+    provider: CredentialsProvider,
+) -> World:
     token = settings.pki.access_token
     policy = PkiPolicy(
         url=lambda: _base(settings, endpoints), leaf_days=settings.pki.leaf_days,
         max_leaf_days=settings.pki.max_leaf_days, crl_days=settings.pki.crl_days,
         access_token=token.get_secret_value() if token else None,
     )  # fmt: skip
-    world = World(
+    return World(
         database, endpoints, policy, registrations=registrations, credentials=provider,
         stop_rule=StopRule(after=settings.updates.stop_after, share=settings.updates.stop_share),
     )  # fmt: skip
+
+
+def _application(
+    settings: Settings,
+    world: World,
+    vendors: tuple[VendorProtocol, ...],
+    metrics: Metrics,
+    *,
+    blocker: Blocker,
+    images: DiskImages | RemoteImages,
+) -> Callable[[], web.Application]:
+    """Makes the application, once for each site."""
     routes = [  # once for both: they keep what they have made, a CRL for instance
         *health.routes(),
         *published.routes(),
@@ -362,7 +372,7 @@ def _application(
         app[WORLD] = world
         app[METRICS] = metrics
         app[REQUEST_TIMEOUT] = settings.http.request_timeout
-        app[health.READINESS] = {"database": database.answers, "listeners": endpoints.are_known}
+        app[health.READINESS] = {"database": world.database.answers, "listeners": world.endpoints.are_known}
         app.add_routes(routes)
         return app
 

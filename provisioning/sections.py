@@ -200,6 +200,15 @@ class Ioto(Section):
     user_token: SecretStr | None = Field(None, min_length=16)
 
 
+class Ublox(Section):
+    rate: int = Field(20, ge=0)
+    issuer: str = Field("https://gatehouse.local", min_length=1, max_length=255)
+    webhook_timeout: Seconds = 10.0
+    webhook_private: bool = False
+    webhook_ca: Path | None = None
+    keep_days: int = Field(400, ge=180)
+
+
 class Block(Section):
     refusals: int = Field(4, ge=0)
     window: Seconds = 120.0

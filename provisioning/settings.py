@@ -60,6 +60,7 @@ class Settings(BaseSettings):
     enos: sections.Enos = sections.Enos()
     tencent: sections.Tencent = sections.Tencent()
     ioto: sections.Ioto = sections.Ioto()
+    ublox: sections.Ublox = sections.Ublox()
     block: sections.Block = sections.Block()
     cache: sections.Cache = sections.Cache()
     events: sections.Events = sections.Events()

@@ -22,6 +22,7 @@ VENDOR_WORDS = {
     "enos": r"\benos\b|productKey|deviceKey|deviceSecret|deviceSn|dpsSign|securemode|combine/|thing/|\bdps\b",
     "tencent": r"\btencent\b|\bx-tc-|registerType|\bpsk\b|\$gateway|\$shadow|register/dev\b",
     "ioto": r"\bioto\b|productToken|accountId|getCerts|getCreds|updateReport|provision/",
+    "ublox": r"\bublox\b|ROTPublicUID|DeviceProfileUID|deviceProfileUID|LocalDPR|\bZTPV1\b|/ztp/|\buss/",
 }
 SHARED_WORDS = {
     r"productSecret|deviceName": {"enos", "tencent"},

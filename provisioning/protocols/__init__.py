@@ -29,6 +29,7 @@ from provisioning.protocols import register
 from provisioning.protocols.enos.mqtt import Enos
 from provisioning.protocols.ioto.mqtt import Ioto
 from provisioning.protocols.tencent.mqtt import Tencent
+from provisioning.protocols.ublox.vendor import Ublox
 from provisioning.settings import Settings
 
 
@@ -80,7 +81,10 @@ def protocols(settings: Settings, gateways: Gateways | None = None) -> tuple[Ven
 
     `gateways`: who serves what gateways ask for; without it they are not answered.
     """
-    return Enos(settings.enos), Tencent(settings.tencent, gateways), Ioto(settings.ioto, settings.tls.names)
+    return (
+        Enos(settings.enos), Tencent(settings.tencent, gateways), Ioto(settings.ioto, settings.tls.names),
+        Ublox(settings.ublox),
+    )  # fmt: skip
 
 
 def shared_routes(vendors: Iterable[VendorProtocol]) -> Iterable[web.RouteDef]:

@@ -33,6 +33,10 @@ DUPLICATES: Final = {
     "authority_certificate_key": "authority",
     "certificate_serial_key": "certificate",
     "certificate_fingerprint_key": "certificate",
+    "module_uid_key": "device",
+    "root_ca_name_key": "CAName",
+    "tag_name_key": "TagName",
+    "webhook_url_key": "NotificationURL",
 }
 
 AWAY: Final = (

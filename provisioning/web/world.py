@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 
@@ -63,6 +64,10 @@ class PkiPolicy:
         return self.url if isinstance(self.url, str) else self.url()
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 @dataclass(slots=True)
 class World:
     database: Database
@@ -73,6 +78,8 @@ class World:
     """Who gives devices credentials for their owner's cloud; None: nobody does."""
     stop_rule: StopRule = field(default_factory=StopRule)
     """When an update stops itself."""
+    clock: Callable[[], datetime] = _now
+    """What time it is, where a protocol lets the years of a device's life be tried out."""
 
 
 HOST: Final = re.compile(

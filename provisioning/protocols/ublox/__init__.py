@@ -1,0 +1,12 @@
+"""u-blox Security Services, API 1.1.29: the 47 operations for applications, and a device side of our own.
+
+routes      all operations in one table: path, guard, reader, verb, writer
+http        serves the table; AuthTokens, limits
+call        what a row of the table is, and what a verb has at hand
+reading     the forms that read bodies; writing and names: wire; refusals: statuses and sentences
+selection   which devices an operation is about
+auth        authentication
+notices     what the account is told: notifications and webhook events
+rows        accounts, device profiles and devices as NDJSON rows
+vendor      the protocol as the rest of the house sees it
+"""

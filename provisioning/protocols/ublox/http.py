@@ -1,0 +1,149 @@
+"""Serves the table of routes: each operation at `/v1{path}` and at the bare path. Contract: section 1."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from aiohttp import hdrs, web
+
+from provisioning.core import accounts
+from provisioning.core.access import Access, key_set
+from provisioning.core.rates import Rates
+from provisioning.model.account import Account
+from provisioning.model.refusal import Reason, Refusal
+from provisioning.protocols.ublox import refusals, wire
+from provisioning.protocols.ublox.auth import Authenticate
+from provisioning.protocols.ublox.auth import Refresh as RefreshForm
+from provisioning.protocols.ublox.call import NOBODY, AnyOperation, Call, Guard
+from provisioning.protocols.ublox.reading import Form
+from provisioning.protocols.ublox.routes import ROUTES
+from provisioning.sections import Ublox as Settings
+from provisioning.store.database import Tx
+from provisioning.web.body import is_json, parse_json, read_bytes
+from provisioning.web.operation import note, operation
+from provisioning.web.world import WORLD, World
+
+LARGEST_BODY: Final = 1_048_576
+LARGE_CSV: Final = 65_536
+"""Bytes that take a while to read: not in the loop."""
+CSV: Final = "application/octet-stream"
+KEY_SET: Final = "/.well-known/jwks.json"
+COMPACT: Final = partial(json.dumps, separators=(",", ":"))
+
+
+@dataclass(slots=True)
+class Operations:
+    """What applications call."""
+
+    settings: Settings
+    access: Access = field(init=False)
+    rates: Rates = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.access = Access(self.settings.issuer)
+        self.rates = Rates(self.settings.rate, clock=time.monotonic)
+
+    def routes(self) -> Iterable[web.RouteDef]:
+        """The application must hold `WORLD`, `METRICS` and `REQUEST_TIMEOUT`."""
+        found = [web.get(KEY_SET, served("jwks", self.key_set))]
+        for row in ROUTES:
+            handler = served(row.name, partial(self.serve, row), marked=row.marked)
+            for path in (f"/v1{row.path}", row.path):
+                found.append(web.post(path, handler))
+                if row.get:
+                    found.append(web.get(path, handler))
+        # Paths below /v1 are nobody else's: what is unknown there is answered in the vendor's words.
+        found.append(web.route("*", "/v1/{rest:.*}", served("unknown", _unknown)))
+        return found
+
+    async def key_set(self, request: web.Request) -> web.Response:
+        """RFC 7517: the keys that verify AuthTokens."""
+        world = request.app[WORLD]
+        return reply(key_set(await self.access.keys(world.database, world.clock())))
+
+    async def serve(self, row: AnyOperation, request: web.Request) -> web.Response:
+        """The story of every request: who asks, how often, for what; then the operation, in one transaction."""
+        world = request.app[WORLD]
+        now = world.clock()
+        token = None if row.guard is Guard.OPEN else read_authorization(request.headers.get(hdrs.AUTHORIZATION, ""))
+        claims = None if token is None else await self.access.read(world.database, token, now=now)
+        if claims is not None:
+            note(request, account=claims.key)
+            self._take_turn(claims.key)
+        form = await read_form(row, request)
+        if isinstance(form, Authenticate | RefreshForm):
+            note(request, account=form.key[:64])
+            self._take_turn(form.key)
+        async with world.database.begin() as tx:
+            account = NOBODY
+            if claims is not None:
+                account = await accounts.current(tx, wire.PROTOCOL, claims.key, claims.generation)
+                if row.guard is Guard.SUBSCRIBED and not account.certificates:
+                    raise Refusal(Reason.UNSUPPORTED, account=claims.key)
+            result = await row.verb(self._call(tx, account, world), form)
+        return reply(row.writer(result))
+
+    def _call(self, tx: Tx, account: Account, world: World) -> Call:
+        return Call(
+            tx=tx, account=account, now=world.clock(), database=world.database, access=self.access, pki=world.pki,
+            settings=self.settings,
+        )  # fmt: skip
+
+    def _take_turn(self, key: str) -> None:
+        """Raises: Refusal RATE_LIMITED."""
+        if not self.rates.take(key):
+            raise Refusal(Reason.RATE_LIMITED)
+
+
+async def _unknown(_request: web.Request) -> web.Response:
+    raise Refusal(Reason.UNKNOWN)
+
+
+def served(
+    name: str, handler: Callable[[web.Request], Awaitable[web.Response]], *, marked: bool = False
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """The handler as an operation of this protocol: refusals become a status and a sentence."""
+
+    def refuse(refusal: Refusal) -> web.Response:
+        row = refusals.write_error(refusal)
+        return reply(refusals.write_body(row.status, row.message, marked=marked), row.status)
+
+    return operation(wire.PROTOCOL, name, handler, refuse)
+
+
+def reply(body: object, status: int = 200) -> web.Response:
+    return web.json_response(body, status=status, dumps=COMPACT)
+
+
+def read_authorization(header: str) -> str:
+    """The AuthToken: behind `Bearer`, or bare. Raises: Refusal NOT_PROVEN."""
+    scheme, _, rest = header.strip().partition(" ")
+    token = rest.strip() if scheme.lower() == "bearer" else header.strip()
+    if not token.isascii() or token.count(".") != 2:  # noqa: PLR2004 - the parts of a JWS (RFC 7515, 3.1)
+        raise Refusal(Reason.NOT_PROVEN)
+    return token
+
+
+async def read_form(row: AnyOperation, request: web.Request) -> Form:
+    """The body, as the operation's reader has it.
+
+    An empty body is an empty object: some operations need none.
+
+    Raises:
+        Refusal: UNSUPPORTED_MEDIA_TYPE, TOO_LARGE, MALFORMED, MISSING.
+    """
+    kind = request.headers.get(hdrs.CONTENT_TYPE, "")
+    is_csv = row.csv is not None and kind.partition(";")[0].strip().lower() == CSV
+    if not row.get and not is_csv and not is_json(kind):
+        raise Refusal(Reason.UNSUPPORTED_MEDIA_TYPE, field=hdrs.CONTENT_TYPE)
+    data = await read_bytes(request, LARGEST_BODY)
+    if is_csv:
+        assert row.csv is not None
+        return await asyncio.to_thread(row.csv, data) if len(data) > LARGE_CSV else row.csv(data)
+    if row.get:  # has no body, whatever stands there
+        return row.reader.read({})  # type: ignore[no-any-return]
+    return row.reader.read(parse_json(data) if data.strip() else {})  # type: ignore[no-any-return]

@@ -1,0 +1,60 @@
+"""u-blox as Gatehouse sees it: a vendor whose devices come over HTTP alone."""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from aiohttp import web
+
+from provisioning.core.generate import HOUSE
+from provisioning.core.login import LoginClaim
+from provisioning.model.admission import Admission, ConnackCodes, Rejection
+from provisioning.model.credential import Credential
+from provisioning.model.identity import Identity
+from provisioning.model.mqtt import Connect, Peer
+from provisioning.model.refusal import Reason
+from provisioning.model.registry import Device, Group, Product
+from provisioning.model.spec import Forms, Spec
+from provisioning.protocols.ublox import rows, wire
+from provisioning.protocols.ublox.http import Operations
+from provisioning.sections import Ublox as Settings
+
+NOT_AUTHORIZED: Final = ConnackCodes(5, 0x87)
+CONNACKS: Final[Mapping[Reason, ConnackCodes]] = MappingProxyType(dict.fromkeys(Reason, NOT_AUTHORIZED))
+
+
+class Ublox:
+    """The protocol, as `protocols.VendorProtocol` wants it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._operations = Operations(settings)
+
+    @property
+    def name(self) -> str:
+        return wire.PROTOCOL
+
+    @property
+    def forms(self) -> Forms:
+        return HOUSE
+
+    def routes(self) -> Iterable[web.RouteDef]:
+        return self._operations.routes()
+
+    def read_row(self, row: dict[str, object]) -> Spec:
+        return rows.read_row(row)
+
+    def write_row(self, thing: Product | Group | Device) -> dict[str, object]:
+        return rows.write_row(thing)
+
+    def read_user(self, name: str) -> Identity | None:  # noqa: ARG002 - nobody has a user name here
+        return None
+
+    def read_connect(self, connect: Connect, peer: Peer, /) -> LoginClaim | None:  # noqa: ARG002 - none is ours
+        return None
+
+    def admit(self, claim: LoginClaim, credential: Credential) -> Admission:
+        raise AssertionError(f"{claim} was never ours: {credential.identity}")
+
+    def reject(self, reason: Reason) -> Rejection:
+        codes = CONNACKS[reason]
+        return Rejection(reason=reason, code=codes.v3, code5=codes.v5)
