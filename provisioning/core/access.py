@@ -29,6 +29,7 @@ KEY_LIFETIME: Final = timedelta(days=30)
 """How long a key signs."""
 LOOK_AGAIN: Final = timedelta(seconds=60)
 """So long a set of keys is taken for the current one."""
+TOKEN_USE: Final = "id"  # noqa: S105 - no secret
 CLAIMS: Final = ("sub", "aud", "iss", "token_use", "auth_time", "iat", "exp")
 
 
@@ -88,7 +89,7 @@ class Access:
         kid, key = (await self.keys(database, now)).private[0]
         at = int(now.timestamp())
         claims = {
-            "sub": account.key, "aud": self._issuer, "iss": self._issuer, "token_use": "id", "auth_time": at, "iat": at,
+            "sub": account.key, "aud": self._issuer, "iss": self._issuer, "token_use": TOKEN_USE, "auth_time": at, "iat": at,
             "exp": at + int(LIFETIME.total_seconds()), "generation": account.generation,
         }  # fmt: skip
         return jwt.encode(claims, key, ALGORITHM, headers={"kid": kid})
@@ -120,7 +121,7 @@ def _checked(claims: Mapping[str, Any], now: datetime) -> Claims:
     """By our clock: PyJWT asks the system's. Raises: Refusal NOT_PROVEN."""
     key, generation, issued, expires = (claims[name] for name in ("sub", "generation", "iat", "exp"))
     if (
-        claims["token_use"] != "id"
+        claims["token_use"] != TOKEN_USE
         or type(generation) is not int
         or type(issued) is not int
         or type(expires) is not int

@@ -40,18 +40,18 @@ async def notify(tx: Tx, module: Module, kind: Notification, payload: wire.Json,
 
 async def announce(tx: Tx, module: Module, event: Event, payload: wire.Json, *, now: datetime) -> None:
     """Hand an event about the module to the webhooks that want it."""
-    await _enqueue(tx, module.account_id, event, module.uid, payload, now)
+    await _enqueue(tx, module.account_id, event, module.uid, payload, now=now)
 
 
 async def announce_of_account(
     tx: Tx, account_id: int, subject: str, event: Event, payload: wire.Json, *, now: datetime
 ) -> None:
     """As `announce`, about something that is no device: the body has no ROTPublicUID. `subject` keeps them in order."""
-    await _enqueue(tx, account_id, event, subject, payload, now, of_device=False)
+    await _enqueue(tx, account_id, event, subject, payload, now=now, of_device=False)
 
 
 async def _enqueue(
-    tx: Tx, account_id: int, event: Event, subject: str, payload: wire.Json, now: datetime, *, of_device: bool = True
+    tx: Tx, account_id: int, event: Event, subject: str, payload: wire.Json, *, now: datetime, of_device: bool = True
 ) -> None:
     about = {"ROTPublicUID": subject} if of_device else {}
     body = {**about, "Timestamp": wire.write_time(now), "EventType": event, "Payload": payload}
