@@ -139,13 +139,8 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
         registrations = Registrations(database)
         stack.push_async_callback(registrations.close)
         images = await stack.enter_async_context(open_images(settings))
-        world = _world(
-            settings,
-            database,
-            endpoints,
-            registrations,
-            await stack.enter_async_context(credentials_provider(settings)),
-        )
+        provider = await stack.enter_async_context(credentials_provider(settings))
+        world = _world(settings, database, endpoints, registrations, provider)
         application = _application(settings, world, vendors, metrics, blocker=judging.blocker, images=images)
 
         def site(host: str, port: int, context: ssl.SSLContext | None = None) -> Site:
@@ -185,18 +180,22 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
                 "presence": presence,
             },
         )  # fmt: skip
-        for name, work in (
-            ("tls", tls.run()),
-            ("prune", prune(database, settings.events.keep_days)),
-            ("certificates", care_for_certificates(database, judging.holdings)),
-        ):
-            stack.push_async_callback(tasks.end, asyncio.create_task(work, name=name))
+        _begin_upkeep(stack, tls, database, settings, judging.holdings)
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked at again
         gc.set_threshold(50_000, 50, 100)
         log.get().info("ready", pid=os.getpid(), **running.ports, **running.more_ports)
         yield running
         log.get().info("stopping", pid=os.getpid(), sessions=len(sessions))
+
+
+def _begin_upkeep(stack: AsyncExitStack, tls: Tls, database: Database, settings: Settings, holdings: Holdings) -> None:
+    for name, work in (
+        ("tls", tls.run()),
+        ("prune", prune(database, settings.events.keep_days)),
+        ("certificates", care_for_certificates(database, holdings)),
+    ):
+        stack.push_async_callback(tasks.end, asyncio.create_task(work, name=name))
 
 
 async def _open(

@@ -89,8 +89,8 @@ class Access:
         kid, key = (await self.keys(database, now)).private[0]
         at = int(now.timestamp())
         claims = {
-            "sub": account.key, "aud": self._issuer, "iss": self._issuer, "token_use": TOKEN_USE, "auth_time": at, "iat": at,
-            "exp": at + int(LIFETIME.total_seconds()), "generation": account.generation,
+            "sub": account.key, "aud": self._issuer, "iss": self._issuer, "token_use": TOKEN_USE, "auth_time": at,
+            "iat": at, "exp": at + int(LIFETIME.total_seconds()), "generation": account.generation,
         }  # fmt: skip
         return jwt.encode(claims, key, ALGORITHM, headers={"kid": kid})
 
