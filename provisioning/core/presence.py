@@ -75,13 +75,15 @@ class Presence:
         self._unsure = True
 
     async def flush(self) -> None:
-        """Write what has been collected.
+        """Write what has been collected; what comes meanwhile is for the next time.
 
         Raises:
             Refusal: UNAVAILABLE; what was not written is kept.
         """
-        while self._changes:
-            part = dict(islice(self._changes.items(), MOST_AT_ONCE))
+        left = len(self._changes)
+        while left > 0 and self._changes:
+            part = dict(islice(self._changes.items(), min(left, MOST_AT_ONCE)))
+            left -= len(part)
             async with self._database.begin() as tx:
                 lost = await presence.note(tx, self.node, part, self._clock())
             for device_id, change in part.items():

@@ -187,6 +187,13 @@ class Database:
             return False
 
 
+async def _reset(_connection: "Connection") -> None:
+    """Between two uses nothing is left to undo: no setting, cursor, lock or channel of ours outlives its transaction.
+
+    To have the server undo it nevertheless, as asyncpg does, is a round trip for each use.
+    """
+
+
 @asynccontextmanager
 async def open_database(
     url: str,
@@ -204,7 +211,7 @@ async def open_database(
     """
     try:
         pool = await asyncpg.create_pool(
-            url, min_size=pool_min, max_size=pool_max, command_timeout=timeout, timeout=timeout
+            url, min_size=pool_min, max_size=pool_max, command_timeout=timeout, timeout=timeout, reset=_reset
         )
     except Exception as error:
         if isinstance(error, (*AWAY, asyncpg.PostgresError, ValueError)):
