@@ -30,7 +30,6 @@ from provisioning.core.blocking import Blocker
 from provisioning.core.gateway import Gateways
 from provisioning.core.importing import Summary
 from provisioning.core.presence import Presence, present
-from provisioning.core.register import Registrations
 from provisioning.core.updates import StopRule
 from provisioning.credentials import CredentialsProvider, credentials_provider
 from provisioning.follow import Follower, following
@@ -136,11 +135,10 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
                 went=presence.went, on_acknowledged=judging.decisions.acknowledged,
             )  # fmt: skip
 
-        registrations = Registrations(database)
-        stack.push_async_callback(registrations.close)
         images = await stack.enter_async_context(open_images(settings))
         provider = await stack.enter_async_context(credentials_provider(settings))
-        world = _world(settings, database, endpoints, registrations, provider)
+        world = _world(settings, database, endpoints, provider)
+        stack.push_async_callback(world.close)
         application = _application(settings, world, vendors, metrics, blocker=judging.blocker, images=images)
 
         def site(host: str, port: int, context: ssl.SSLContext | None = None) -> Site:
@@ -176,8 +174,8 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
             metrics, database, sessions, broker, judging.credentials,
             listeners={"mqtt": mqtt, "mqtts": mqtts}, sites={"http": http, "https": https},
             queues={
-                "look_up": judging.credentials, "login_write": judging.writes, "registration": registrations,
-                "presence": presence,
+                "look_up": judging.credentials, "login_write": judging.writes, "registration": world.registrations,
+                "enrolment": world.enrolments, "presence": presence,
             },
         )  # fmt: skip
         _begin_upkeep(stack, tls, database, settings, judging.holdings)
@@ -332,7 +330,6 @@ def _world(
     settings: Settings,
     database: Database,
     endpoints: Endpoints,
-    registrations: Registrations,
     provider: CredentialsProvider,
 ) -> World:
     token = settings.pki.access_token
@@ -342,7 +339,7 @@ def _world(
         access_token=token.get_secret_value() if token else None,
     )  # fmt: skip
     return World(
-        database, endpoints, policy, registrations=registrations, credentials=provider,
+        database, endpoints, policy, credentials=provider,
         stop_rule=StopRule(after=settings.updates.stop_after, share=settings.updates.stop_share),
     )  # fmt: skip
 

@@ -96,7 +96,7 @@ def one_line(logger: WrappedLogger, method: str, event: EventDict) -> str:
     Every login and every request writes one, so this is a part of what each costs.
     """
     if event.get("exc_info") or event.get("stack_info"):
-        event = JSON_TRACEBACKS(logger, method, event)  # type: ignore[assignment]
+        event = JSON_TRACEBACKS(logger, method, event)
     clean: dict[str, Any] = {
         "timestamp": _stamps.now(), "level": LEVELS.get(method, method), "event": _text(event.pop("event", "")),
     }  # fmt: skip

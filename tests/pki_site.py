@@ -15,7 +15,6 @@ from aiohttp import web
 
 from provisioning.core import ca, certify, importing, pki
 from provisioning.core.blocking import Blocker
-from provisioning.core.register import Registrations
 from provisioning.metrics import Metrics
 from provisioning.model.certificate import Authority, Profile
 from provisioning.protocols.enos.mqtt import Enos
@@ -102,7 +101,6 @@ async def pki_site(
         database,
         Endpoints(),
         PkiPolicy(url=lambda: f"http://127.0.0.1:{sites[0].port}", **policy),
-        registrations=Registrations(database),
     )
     enos = Enos(EnosSettings(error_http_status="always200" if always_200 else "rest"))
     blocker = Blocker(refusals=refusals, window=60, duration=60, clock=time.monotonic)

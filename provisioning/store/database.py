@@ -187,7 +187,7 @@ class Database:
             return False
 
 
-async def _reset(_connection: "Connection") -> None:
+async def _reset(_connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Between two uses nothing is left to undo: no setting, cursor, lock or channel of ours outlives its transaction.
 
     To have the server undo it nevertheless, as asyncpg does, is a round trip for each use.

@@ -63,6 +63,25 @@ REGISTER: Final = f"""
     INSERT INTO device (id, protocol, group_id, product_id, key, secret, asset, name, name_i18n, timezone, state)
     SELECT device_id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 FROM taken RETURNING id, created_at
 """
+# The same for many, in one order, so that batches with common serial numbers wait for each other instead of failing.
+REGISTER_MANY: Final = f"""
+    WITH wanted AS (
+        SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::bytea[], $7::text[],
+                             $8::text[], $9::jsonb[], $10::text[], $11::text[])
+               w (scope, value, protocol, product_id, key, secret, asset, name, name_i18n, timezone, state)
+    ), taken AS (
+        INSERT INTO identifier (kind, scope, value, device_id)
+        SELECT '{SERIAL}', scope, value, nextval(pg_get_serial_sequence('device', 'id')) FROM wanted
+        ORDER BY scope, value
+        ON CONFLICT DO NOTHING RETURNING scope, value, device_id
+    ), added AS (
+        INSERT INTO device (id, protocol, group_id, product_id, key, secret, asset, name, name_i18n, timezone, state)
+        SELECT t.device_id, w.protocol, w.scope, w.product_id, w.key, w.secret, w.asset, w.name, w.name_i18n,
+               w.timezone, w.state
+        FROM taken t JOIN wanted w USING (scope, value) RETURNING id, created_at
+    )
+    SELECT t.scope, t.value, a.id, a.created_at FROM added a JOIN taken t ON t.device_id = a.id
+"""
 ALLOCATE: Final = """
     UPDATE device SET product_id = $2, key = $3, secret = $4, asset = $5, state = 'allocated', activated_at = NULL,
            activations = 0, activation_closed = false
@@ -207,6 +226,23 @@ async def register(tx: Tx, group: Group, device: Device) -> Device | None:
         device.timezone, str(device.state),
     )  # fmt: skip
     return replace(device, id=row["id"], created_at=row["created_at"]) if row else None
+
+
+async def register_many(tx: Tx, wanted: Sequence[tuple[Group, Device]]) -> dict[tuple[int, str], Device]:
+    """As `register`, for devices whose serial numbers differ: those that were added, by group id and serial number."""
+    rows = [
+        (
+            group.id, d.serial, d.protocol, None if d.state is State.REGISTERED else group.product_id, d.key or None,
+            _sealed(tx, d), d.asset, d.name, json.dumps(d.name_i18n), d.timezone, str(d.state),
+        ) for group, d in wanted
+    ]  # fmt: skip
+    added = await tx.db.fetch(REGISTER_MANY, *zip(*rows, strict=True))
+    by_name = {(group.id, device.serial): device for group, device in wanted}
+    return {
+        (row["scope"], row["value"]): replace(
+            by_name[row["scope"], row["value"]], id=row["id"], created_at=row["created_at"]
+        ) for row in added
+    }  # fmt: skip
 
 
 async def add_many(tx: Tx, rows: Sequence[tuple[Device, int | None, int | None]]) -> list[Device]:

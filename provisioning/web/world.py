@@ -9,6 +9,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
+from provisioning.core.enrolments import Enrolments
 from provisioning.core.register import Registrations
 from provisioning.core.updates import StopRule
 from provisioning.credentials import CredentialsProvider
@@ -73,13 +74,23 @@ class World:
     database: Database
     endpoints: Endpoints
     pki: PkiPolicy = field(default_factory=PkiPolicy)
-    registrations: Registrations = field(kw_only=True)
     credentials: CredentialsProvider | None = None
     """Who gives devices credentials for their owner's cloud; None: nobody does."""
     stop_rule: StopRule = field(default_factory=StopRule)
     """When an update stops itself."""
     clock: Callable[[], datetime] = _now
     """What time it is, where a protocol lets the years of a device's life be tried out."""
+    registrations: Registrations = field(init=False)
+    enrolments: Enrolments = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.registrations = Registrations(self.database)
+        self.enrolments = Enrolments(self.database)
+
+    async def close(self) -> None:
+        """Serve those who wait for a batch."""
+        await self.registrations.close()
+        await self.enrolments.close()
 
 
 HOST: Final = re.compile(

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from provisioning.core.enrol import Description, admit_serial, allocated, enrol, recall
+from provisioning.core.enrol import Description, admit_serial, allocated, recall
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device
 from provisioning.protocols.enos import dps_wire, wire
@@ -46,8 +46,7 @@ async def bootstrap(request: web.Request) -> web.Response:
     """The device names itself and its group; it gets its triple. An unknown device is registered by this call."""
     claim = dps_wire.read_bootstrap(await read_json(request, LARGEST_BODY), _now())
     note(request, group=claim.group, serial=claim.serial)
-    async with request.app[WORLD].database.begin() as tx:
-        device = await enrol(tx, claim)
+    device = await request.app[WORLD].enrolments.enrol(claim)
     return _triple(request, device)
 
 

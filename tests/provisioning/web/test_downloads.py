@@ -17,7 +17,6 @@ from aiohttp import web
 
 from provisioning import settings
 from provisioning.core import links, updates
-from provisioning.core.register import Registrations
 from provisioning.images import DiskImages, RemoteImages, open_images
 from provisioning.images.s3 import S3Images
 from provisioning.metrics import Metrics
@@ -101,7 +100,7 @@ async def serving(
     database: Database, images: DiskImages | RemoteImages, seconds: float = 60, *, request_timeout: float = 30
 ) -> AsyncIterator[Site]:
     app = web.Application(middlewares=[catch_strays])
-    app[WORLD] = World(database, Endpoints(), registrations=Registrations(database))
+    app[WORLD] = World(database, Endpoints())
     app[METRICS] = Metrics()
     app[REQUEST_TIMEOUT] = 30
     app.add_routes(downloads.routes(images, seconds))

@@ -19,7 +19,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from provisioning.app import Running
 from provisioning.core import claims, inventory, links, registry, tokens, updates
-from provisioning.core.register import Registrations
 from provisioning.credentials import Credentials
 from provisioning.model.certificate import Certificate, Status
 from provisioning.model.refusal import Reason, Refusal
@@ -585,9 +584,7 @@ class Provider:
 async def provided(running: Running, provider: Provider) -> AsyncIterator[str]:
     """The URL of the operations with another provider of credentials."""
     app = web.Application()
-    app[WORLD] = World(
-        running.database, running.endpoints, credentials=provider, registrations=Registrations(running.database)
-    )
+    app[WORLD] = World(running.database, running.endpoints, credentials=provider)
     app[METRICS], app[REQUEST_TIMEOUT] = running.metrics, 5.0
     app.add_routes(http.Operations(running.settings.ioto).routes())
     runner = web.AppRunner(app)
