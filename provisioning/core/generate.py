@@ -13,7 +13,13 @@ CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 def alphanumeric(length: int, alphabet: str = ALPHANUMERIC) -> str:
-    return "".join(secrets.choice(alphabet) for _ in range(length))
+    """Random characters, each as likely as any other. The alphabet has at most 256."""
+    fair = 256 - 256 % len(alphabet)  # bytes from here on would favour the first ones
+    text = ""
+    while len(text) < length:
+        # One draw for all: `secrets.choice` asks the system for each character.
+        text += "".join(alphabet[byte % len(alphabet)] for byte in secrets.token_bytes(2 * length) if byte < fair)
+    return text[:length]
 
 
 def base64_key(length: int) -> str:

@@ -1,11 +1,10 @@
 """Who a device is."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Identity:
-    """A device by the names that its vendor gave it. It keys sessions, caches and logs."""
+class Identity(NamedTuple):
+    """A device by the names that its vendor gave it. It keys sessions, caches and logs: a tuple is quick to look up."""
 
     protocol: str
     product: str

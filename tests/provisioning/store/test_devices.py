@@ -35,7 +35,7 @@ async def test_each_way_to_a_device_finds_the_same(database: Database, fleet: Fl
         device = await devices.by_id(tx, fleet.enrolled.id)
         assert device is not None
         assert device == replace(fleet.enrolled, created_at=device.created_at)
-        assert device.identity == replace(fleet.identity, device="dk-sn")
+        assert device.identity == fleet.identity._replace(device="dk-sn")
         assert await devices.by_serial(tx, fleet.group, "SN") == device
         assert await devices.by_serials(tx, fleet.group, ["SN", "x"]) == {"SN": device}
         assert await devices.by_serial_anywhere(tx, PROTOCOL, "SN", 5) == [device]
@@ -195,7 +195,7 @@ async def test_delete_all_says_who_went(database: Database, fleet: Fleet) -> Non
         assert dict(gone) == {
             fleet.device.id: fleet.device.identity,
             fleet.enrolled.id: fleet.enrolled.identity,
-            unallocated.id: replace(fleet.identity, product="", device=""),
+            unallocated.id: fleet.identity._replace(product="", device=""),
         }
         assert await devices.by_id(tx, stays.id) is not None
         assert await devices.delete_all(tx, None, []) == []

@@ -50,7 +50,7 @@ async def test_what_is_missing_is_none_and_answers_keep_their_order(database: Da
         identity("dk"),
         identity("nobody"),
         identity("dk", "nothing"),
-        replace(identity(), protocol="x"),
+        identity()._replace(protocol="x"),
         identity("dk-sn"),
         identity("dk"),
     ]
