@@ -40,16 +40,18 @@ from provisioning.metrics import Metrics
 from provisioning.model.events import Event, UpdateStopped
 from provisioning.model.mqtt import Connect, Peer
 from provisioning.opening import StartError, registry
+from provisioning.outbox import Outbox, delivering
 from provisioning.protocols import VendorProtocol, protocols, shared_routes
 from provisioning.protocols.x509 import est
 from provisioning.protocols.x509 import http as published
 from provisioning.protocols.x509.wire import urls
+from provisioning.sending import Policy
 from provisioning.settings import Settings, load
 from provisioning.store.credentials import Credentials
 from provisioning.store.database import Database
 from provisioning.store.holdings import Holdings
 from provisioning.tls import ALPN, Tls
-from provisioning.upkeep import care_for_certificates, prune
+from provisioning.upkeep import FOR_ACCOUNTS, care_for_accounts, care_for_certificates, prune
 from provisioning.web import downloads, health
 from provisioning.web.operation import METRICS, REQUEST_TIMEOUT
 from provisioning.web.site import Site
@@ -87,6 +89,7 @@ class Running:
     endpoints: Endpoints
     tls: Tls
     world: World
+    outbox: Outbox
     demo: Summary | None = None
     """What was loaded of the demo fleet at this start."""
 
@@ -119,14 +122,13 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
         judging = await _judging(stack, settings, database, vendors, metrics)
         sessions = Sessions()
         presence = await stack.enter_async_context(present(database, sessions.give_up))
-        broker = EmbeddedBroker(_broker_limits(settings))
-        await broker.start()
-        stack.push_async_callback(_shut_down, broker)
+        broker = await _broker(stack, settings)
         endpoints = Endpoints()
         tls = Tls(settings, database, lambda authority: urls(_base(settings, endpoints), authority))
+        new_delivery = asyncio.Event()
         follower = Follower(
             database, judging.credentials, judging.holdings, sessions, broker=broker, presence=presence,
-            on_authority=tls.changed,
+            on_authority=tls.changed, on_delivery=new_delivery.set,
         )  # fmt: skip
         await stack.enter_async_context(following(database, follower))
 
@@ -142,6 +144,7 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
         provider = await stack.enter_async_context(credentials_provider(settings))
         world = _world(settings, database, endpoints, registrations, provider)
         application = _application(settings, world, vendors, metrics, blocker=judging.blocker, images=images)
+        outbox = await _outbox(stack, settings, world, metrics, new_delivery)
 
         def site(host: str, port: int, context: ssl.SSLContext | None = None) -> Site:
             return Site(
@@ -170,32 +173,54 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
         running = Running(
             settings=settings, database=database, protocols=vendors, sessions=sessions, broker=broker,
             credentials=judging.credentials, presence=presence, metrics=metrics, mqtt=mqtt, mqtts=mqtts, http=http,
-            https=https, endpoints=endpoints, tls=tls, world=world, demo=demo,
+            https=https, endpoints=endpoints, tls=tls, world=world, outbox=outbox, demo=demo,
         )  # fmt: skip
         watch(
             metrics, database, sessions, broker, judging.credentials,
             listeners={"mqtt": mqtt, "mqtts": mqtts}, sites={"http": http, "https": https},
             queues={
                 "look_up": judging.credentials, "login_write": judging.writes, "registration": registrations,
-                "presence": presence,
+                "presence": presence, "outbox": outbox,
             },
         )  # fmt: skip
-        _begin_upkeep(stack, tls, database, settings, judging.holdings)
-        gc.collect()
-        gc.freeze()  # what lives as long as the process need not be looked at again
-        gc.set_threshold(50_000, 50, 100)
+        _begin_upkeep(stack, tls, world, settings, judging.holdings)
+        _freeze()
         log.get().info("ready", pid=os.getpid(), **running.ports, **running.more_ports)
         yield running
         log.get().info("stopping", pid=os.getpid(), sessions=len(sessions))
 
 
-def _begin_upkeep(stack: AsyncExitStack, tls: Tls, database: Database, settings: Settings, holdings: Holdings) -> None:
+def _freeze() -> None:
+    """What lives as long as the process need not be looked at again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 100)
+
+
+def _begin_upkeep(stack: AsyncExitStack, tls: Tls, world: World, settings: Settings, holdings: Holdings) -> None:
+    database = world.database
     for name, work in (
         ("tls", tls.run()),
         ("prune", prune(database, settings.events.keep_days)),
         ("certificates", care_for_certificates(database, holdings)),
+        ("accounts", care_for_accounts(database, FOR_ACCOUNTS, lambda: world.clock())),  # noqa: PLW0108 - it may be set later
     ):
         stack.push_async_callback(tasks.end, asyncio.create_task(work, name=name))
+
+
+async def _outbox(
+    stack: AsyncExitStack, settings: Settings, world: World, metrics: Metrics, wake: asyncio.Event
+) -> Outbox:
+    """Raises: StartError: the authorities' certificates cannot be read."""
+    of = settings.ublox
+    policy = Policy(timeout=of.webhook_timeout, private=of.webhook_private, ca=of.webhook_ca)
+    outbox = Outbox(world.database, policy, clock=lambda: world.clock(), metrics=metrics, wake=wake)  # noqa: PLW0108 - as above
+    try:
+        await stack.enter_async_context(delivering(outbox))
+    except OSError as error:
+        raise StartError(f"webhook_ca: cannot use {policy.ca}: {error.strerror or error}") from error
+    metrics.watch("dead_letters", "Webhook deliveries that were given up.", lambda: outbox.dead)
+    return outbox
 
 
 async def _open(
@@ -376,6 +401,13 @@ def _application(
         return app
 
     return make
+
+
+async def _broker(stack: AsyncExitStack, settings: Settings) -> EmbeddedBroker:
+    broker = EmbeddedBroker(_broker_limits(settings))
+    await broker.start()
+    stack.push_async_callback(_shut_down, broker)
+    return broker
 
 
 async def _shut_down(broker: EmbeddedBroker) -> None:

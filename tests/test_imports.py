@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = (
     "model", "store", "core", "aws", "images", "credentials", "rollout", "contexts", "web", "protocols", "admission",
-    "opening", "demo", "tls", "follow", "upkeep", "gauges", "app", "cli",
+    "opening", "demo", "tls", "follow", "upkeep", "sending", "outbox", "gauges", "app", "cli",
 )  # fmt: skip
 FOR_ALL = frozenset({"sections", "settings", "log", "metrics", "tasks", "handshake"})
 FOR_BROKER = frozenset({"model", "handshake"})

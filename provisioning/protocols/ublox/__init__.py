@@ -7,6 +7,8 @@ reading     the forms that read bodies; writing and names: wire; refusals: statu
 selection   which devices an operation is about
 auth        authentication
 notices     what the account is told: notifications and webhook events
+machine     what modules do: bootstrap, heartbeat; the wire of both: machine_wire, machine_http
 rows        accounts, device profiles and devices as NDJSON rows
+openapi     the table of routes as an OpenAPI document, in the words of `words`; schemas: its JSON Schemas
 vendor      the protocol as the rest of the house sees it
 """
