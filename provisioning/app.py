@@ -51,7 +51,7 @@ from provisioning.store.credentials import Credentials
 from provisioning.store.database import Database
 from provisioning.store.holdings import Holdings
 from provisioning.tls import ALPN, Tls
-from provisioning.upkeep import FOR_ACCOUNTS, care_for_accounts, care_for_certificates, prune
+from provisioning.upkeep import care_for_accounts, care_for_certificates, for_accounts, prune
 from provisioning.web import downloads, health
 from provisioning.web.operation import METRICS, REQUEST_TIMEOUT
 from provisioning.web.site import Site
@@ -203,7 +203,7 @@ def _begin_upkeep(stack: AsyncExitStack, tls: Tls, world: World, settings: Setti
         ("tls", tls.run()),
         ("prune", prune(database, settings.events.keep_days)),
         ("certificates", care_for_certificates(database, holdings)),
-        ("accounts", care_for_accounts(database, FOR_ACCOUNTS, lambda: world.clock())),  # noqa: PLW0108 - it may be set later
+        ("accounts", care_for_accounts(database, for_accounts(settings.ublox.keep_days), world.now)),
     ):
         stack.push_async_callback(tasks.end, asyncio.create_task(work, name=name))
 
@@ -214,7 +214,7 @@ async def _outbox(
     """Raises: StartError: the authorities' certificates cannot be read."""
     of = settings.ublox
     policy = Policy(timeout=of.webhook_timeout, private=of.webhook_private, ca=of.webhook_ca)
-    outbox = Outbox(world.database, policy, clock=lambda: world.clock(), metrics=metrics, wake=wake)  # noqa: PLW0108 - as above
+    outbox = Outbox(world.database, policy, clock=world.now, metrics=metrics, wake=wake)
     try:
         await stack.enter_async_context(delivering(outbox))
     except OSError as error:

@@ -121,11 +121,17 @@ class Outbox:
             self._counted = now
 
     async def _attempt(self, post: Sender, delivery: Delivery) -> None:
+        """Where it is broken off, `close` finds it under way."""
         began = time.monotonic()
         sent = await post.send(delivery)
         result = self._result(delivery, sent)
-        self._tell(delivery, sent, result, time.monotonic() - began)
-        await self._write(result, until=began + self._lasts)
+        try:
+            self._tell(delivery, sent, result, time.monotonic() - began)
+            await self._write(result, until=began + self._lasts)
+        except Exception as error:  # noqa: BLE001 - as in `run`
+            log.get().error(
+                "webhook.write", outcome="failed", reason="internal", delivery=delivery.id, exc_info=error
+            )  # fmt: skip
         del self._under_way[delivery.lane]
         self._wake.set()
 
@@ -151,7 +157,7 @@ class Outbox:
         say = log.get().error if sent.why is Why.INTERNAL else log.get().info
         say(
             "webhook.delivery", outcome=outcome, **fields, ms=round(seconds * 1_000, 1), attempt=delivery.attempts + 1,
-            delivery=delivery.id, host=host_of(delivery.url), type=delivery.kind, subject=delivery.subject,
+            delivery=delivery.id, host=_host(delivery.url), type=delivery.kind, subject=delivery.subject,
             account=delivery.account,
         )  # fmt: skip
 
@@ -189,6 +195,14 @@ class Outbox:
             with suppress(Refusal):  # then they end by themselves
                 async with self._database.begin() as tx:
                     await webhooks.release(tx, self._under_way.values(), self._clock())
+
+
+def _host(url: str) -> str:
+    """For the log: what is behind it in a URL may be a secret."""
+    try:
+        return host_of(url)
+    except ValueError:
+        return ""
 
 
 @asynccontextmanager

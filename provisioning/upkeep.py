@@ -9,7 +9,7 @@ from provisioning import log
 from provisioning.core import claims, inventory, roots
 from provisioning.model.refusal import Refusal
 from provisioning.protocols.ublox import expiry, machine
-from provisioning.store import events, lists, notices, usage
+from provisioning.store import events, lists, notices, usage, webhooks
 from provisioning.store.database import Database, Tx
 from provisioning.store.holdings import Holdings
 
@@ -42,12 +42,15 @@ FOR_ACCOUNTS: Final[tuple[Work, ...]] = (
 
 
 def for_accounts(keep_days: int) -> tuple[Work, ...]:
-    """`FOR_ACCOUNTS`, and what devices have told goes after `keep_days`."""
+    """`FOR_ACCOUNTS`; what devices have told goes after `keep_days`, and so do dead letters."""
 
     async def prune_notices(tx: Tx, *, now: datetime, limit: int) -> int:
         return await notices.prune(tx, now=now, limit=limit, keep_days=keep_days)
 
-    return (*FOR_ACCOUNTS, prune_notices)
+    async def prune_dead_letters(tx: Tx, *, now: datetime, limit: int) -> int:
+        return await webhooks.prune(tx, now=now, limit=limit, keep_days=keep_days)
+
+    return (*FOR_ACCOUNTS, prune_notices, prune_dead_letters)
 
 
 async def prune(database: Database, keep_days: int) -> None:

@@ -196,7 +196,7 @@ class Limits:
 
     total: int = 64
     per_account: int = 16
-    per_receiver: int = 4
+    per_receiver: int = 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,10 @@ class World:
     clock: Callable[[], datetime] = _now
     """What time it is, where a protocol lets the years of a device's life be tried out."""
 
+    def now(self) -> datetime:
+        """By the clock that is set at this moment."""
+        return self.clock()
+
 
 HOST: Final = re.compile(
     r"(?:(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9.])?)|\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\])(?::[0-9]{0,5})?"

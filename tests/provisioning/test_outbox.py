@@ -18,6 +18,7 @@ from provisioning import outbox as outbox_module
 from provisioning.metrics import Metrics
 from provisioning.model.account import Account
 from provisioning.model.refusal import Reason, Refusal
+from provisioning.opening import StartError
 from provisioning.outbox import Outbox, delivering
 from provisioning.sending import Policy
 from provisioning.store import webhooks
@@ -313,6 +314,25 @@ async def test_a_process_that_stops_gives_back_what_it_is_at(world: World) -> No
     await world.process()
     await until(world.is_empty, "the next process to deliver it at once, by the same clock")
     assert world.arrived("d1") == ["a", "a"]
+
+
+async def test_a_delivery_that_nobody_could_write_harms_no_other(world: World, lines: list[Any]) -> None:
+    """As when somebody has been at the tables by hand."""
+    await world.put("d1", "a")
+    async with world.database.begin() as tx:
+        await tx.db.execute("UPDATE webhook SET url = 'https://user:secret@host/'")
+    await world.process()
+    await _waits(world, timedelta(minutes=1))
+    (line,) = [line for line in lines if line["event"] == "webhook.delivery"]
+    assert (line["host"], line["reason"]) == ("", "token"), "a sealed token is bound to its URL"
+    await world.webhook("/other", kind="L")
+    await world.put("d1", "b", kind="L")
+    await until(lambda: world.arrived("d1") == ["b"], "the other")
+
+
+async def test_authorities_that_cannot_be_read_are_said_at_the_start(serve: Serve, tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=r"webhook_ca: cannot use .*none\.pem: No such file"):
+        await serve(ublox={"webhook_ca": str(tmp_path / "none.pem")})
 
 
 async def test_a_service_is_killed_and_another_takes_over(

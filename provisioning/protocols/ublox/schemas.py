@@ -30,8 +30,6 @@ LEAVES: Final[Mapping[Any, Schema]] = {
     int: {"type": "integer"},
     bool: {"type": "boolean"},
     NoneType: {"type": "null"},
-    object: {},
-    Any: {},
 }
 KEYWORDS: Final = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
 """What pydantic writes of bounds whose type it does not know, because a validator stands before it."""
@@ -126,10 +124,9 @@ def _tidied(schema: Any) -> Any:
         return [_tidied(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    tidied = {
-        KEYWORDS.get(name, name): _tidied(value) for name, value in schema.items()
-        if not (name == "title" and isinstance(value, str)) and not (name in {"default", "description"} and value is None)
-    }  # fmt: skip
+    tidied = {KEYWORDS.get(name, name): _tidied(value) for name, value in schema.items() if value is not None}
+    if isinstance(tidied.get("title"), str):
+        del tidied["title"]
     if isinstance(pattern := tidied.get("pattern"), str):
         tidied["pattern"] = re.sub(r"\\Z$", "$", pattern)
     return tidied

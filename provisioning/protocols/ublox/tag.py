@@ -1,6 +1,6 @@
 """Tags: names that an account gives to devices and device profiles. Contract: section 4.9."""
 
-from typing import Annotated, Final, Literal, TypedDict
+from typing import Annotated, Final, TypedDict
 
 from pydantic import Field
 
@@ -26,7 +26,7 @@ NewTagName = Annotated[
     ),
 ]
 SomeTags = Annotated[list[TagName], Field(min_length=1, max_length=MOST)]
-Wildcard = Annotated[list[Literal["*"]], Field(min_length=1, max_length=1)]
+Wildcard = Annotated[list[Annotated[str, Field(pattern=r"^[*]\Z")]], Field(min_length=1, max_length=1)]
 ProfileUids = Annotated[list[ProfileUid], Field(max_length=MOST)]
 
 

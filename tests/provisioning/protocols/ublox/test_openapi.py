@@ -22,9 +22,9 @@ OPERATIONS = [
     for row in ROUTES for method, operation in DOCUMENT["paths"][row.path].items()
 ]  # fmt: skip
 KEYWORDS = {
-    "$ref", "additionalProperties", "allOf", "anyOf", "default", "description", "enum", "examples", "format", "items",
-    "maxItems", "maxLength", "maximum", "minItems", "minLength", "minimum", "not", "oneOf", "pattern", "properties",
-    "required", "type",
+    "$ref", "additionalProperties", "allOf", "anyOf", "const", "default", "description", "enum", "examples", "format",
+    "items", "maxItems", "maxLength", "maximum", "minItems", "minLength", "minimum", "not", "oneOf", "pattern",
+    "properties", "required", "type",
 }  # fmt: skip
 
 

@@ -101,9 +101,10 @@ async def test_create_get_update_delete(running: Running, api: Client, monkeypat
     assert len(await other_listing(running)) == 1, "another account's stays"
 
 
-async def other_listing(running: Running) -> object:
+async def other_listing(running: Running) -> list[object]:
     async with client(running) as found:
-        return await (await found.authenticate(OTHER_KEY)).ok(GET)
+        listed: list[object] = await (await found.authenticate(OTHER_KEY)).ok(GET)
+        return listed
 
 
 @pytest.fixture
