@@ -43,7 +43,7 @@ RETIRE: Final = "UPDATE authority SET retired_at = $2, is_default = false WHERE 
 CLEAR_DEFAULT: Final = "UPDATE authority SET is_default = false WHERE is_default"
 SET_DEFAULT: Final = "UPDATE authority SET is_default = true WHERE id = $1"
 DISTRUST: Final = "UPDATE authority SET distrusted_at = $2 WHERE id = $1"
-# For good, its key included; one that has issued nothing leaves no trace.
+# The key goes, too: what is of no account any more must not sign for it.
 END: Final = """
     UPDATE authority SET key = NULL, retired_at = coalesce(retired_at, $2), distrusted_at = coalesce(distrusted_at, $2)
     WHERE id = $1

@@ -336,7 +336,7 @@ async def test_authorities_that_cannot_be_read_are_said_at_the_start(serve: Serv
 
 
 async def test_a_service_is_killed_and_another_takes_over(
-    world: World, spawn: Spawn, serve: Serve, database_url: str
+    world: World, spawn: Spawn, serve: Serve, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everything that was committed arrives at least once, in order; what was under way is sent again."""
     environment = service_environment(
@@ -360,6 +360,7 @@ async def test_a_service_is_killed_and_another_takes_over(
     await killed.kill()
     assert (await world.depth())[0] >= 11
     world.there.behave = receivers.accept
+    monkeypatch.setattr(outbox_module, "LOOK_EVERY", 60)  # what is new is told by LISTEN
     running = await serve(ublox={"webhook_private": True, "webhook_ca": str(world.there.ca)})
     world.clock.move(minutes=1)
     world.clock.set_on(running)
@@ -368,7 +369,7 @@ async def test_a_service_is_killed_and_another_takes_over(
     for subject in subjects:
         assert [name for name, _ in groupby(world.arrived(subject))] == names, "in order"
     assert len(world.there.posts) == 20 + 4, "those under way twice, all others once"
-    await world.put("d9", "told by LISTEN")
+    await world.put("d9", "news")
     await until(lambda: world.arrived("d9"), "the news to wake the service")
     events = killed.events("webhook.delivery")
     assert {event["outcome"] for event in events} == {"accepted"}

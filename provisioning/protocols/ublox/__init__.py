@@ -10,6 +10,9 @@ profile     device profiles, and what their devices get when they bootstrap
 device      devices, whitelist, provisioning; bodies: device_wire
 provisioning   what devices are provisioned with: desired, current
 tag         tags of devices and device profiles
+rootca      root CAs, their CRLs and devices
+certificate orders for device certificates, and their revocation; issuing: what heartbeats do about both
+expiry      what accounts are told before certificates and root CAs expire
 notices     what the account is told: notifications and webhook events
 machine     what modules do: bootstrap, heartbeat; the wire of both: machine_wire, machine_http
 rows        accounts, device profiles and devices as NDJSON rows

@@ -55,6 +55,7 @@ class Heartbeat:
     csr: Request | None
     now: datetime
     pki: PkiPolicy
+    """The house's own. It says nothing of certificates that accounts issue: these name no address of ours."""
 
 
 class NewCommand(NamedTuple):

@@ -63,6 +63,7 @@ async def check(tx: Tx, former: dict[List, set[int]]) -> None:
                 assert place.total == len(ids), f"{which.name} of {owner}"
                 page = [] if place.first is None else [each for each in ids if each >= place.first]
                 there = ids[(number - 1) * SIZE : number * SIZE]
+                assert (place.first is None) == (not there), f"{which.name} of {owner}, page {number}: {place}"
                 assert page[place.skip : place.skip + SIZE] == there, f"{which.name} of {owner}, page {number}: {place}"
         if which in lists.LENGTH_OF:
             lengths = await lists.lengths(tx, which, list(former[which]))

@@ -7,7 +7,9 @@ from provisioning.model.module import Properties
 from provisioning.store import lists, modules, tags
 from provisioning.store.database import Database
 from provisioning.store.lists import List, Page
+from tests.conftest import until
 from tests.provisioning.store.test_lists import ADD_ROOT_CA
+from tests.provisioning.store.test_tags import WAITERS
 from tests.ublox import OTHER_KEY, ROOT_SECRET, make_account, make_devices, make_profile
 
 NOW = datetime(2026, 5, 6, tzinfo=UTC)
@@ -100,3 +102,23 @@ async def test_many_who_provision_at_once_lose_nothing(database: Database) -> No
 
     await asyncio.gather(*(provision(number) for number in range(8)))
     assert await desired(database, ids) == [{f"P{number}": (number, NOW) for number in range(8)}] * len(ids)
+
+
+async def test_whoever_wants_the_same_at_once_leaves_the_date_of_the_first(database: Database) -> None:
+    account = await make_account(database)
+    ids = await make_devices(database, account, UIDS[:1])
+
+    async def provision(at: datetime) -> None:
+        async with database.begin() as tx:
+            await modules.provision(tx, ids, {"X": ("ENABLED", at)}, None)
+
+    async def somebody_waits() -> bool:
+        async with database.read() as tx:
+            return bool(await tx.db.fetchval(WAITERS))
+
+    async with database.begin() as tx:
+        await modules.provision(tx, ids, {"X": ("ENABLED", NOW)}, None)
+        second = asyncio.create_task(provision(LATER))
+        await until(somebody_waits, "the second to wait")
+    await second
+    assert await desired(database, ids) == [{"X": ("ENABLED", NOW)}]

@@ -34,8 +34,10 @@ async def account(database: Database) -> Account:
     return made
 
 
-async def put(database: Database, account: Account, subject: str, body: str, kind: str = "K") -> None:
-    await run(database, webhooks.enqueue, account.id, kind=kind, subject=subject, body=body, now=NOW)
+async def put(
+    database: Database, account: Account, subject: str, body: str, *, kind: str = "K", at: datetime = NOW
+) -> None:
+    await run(database, webhooks.enqueue, account.id, kind=kind, subject=subject, body=body, now=at)
 
 
 async def claim(
@@ -125,9 +127,9 @@ async def test_limits_and_turns(database: Database, account: Account) -> None:
     await run(database, webhooks.add, other.id, A, "K", token="t", now=NOW)
     for n in range(6):
         await put(database, account, f"s{n}", str(n))
-    await put(database, other, "s", "theirs")
-    limits = Limits(total=5, per_account=4, per_receiver=3)
-    first = await claim(database, limits=limits)
+    await put(database, other, "s", "theirs", at=NOW + timedelta(seconds=1))
+    limits = Limits(total=9, per_account=4, per_receiver=3)
+    first = await claim(database, now=NOW + timedelta(seconds=1), limits=limits)
     assert sorted((each.account == other.key, each.url) for each in first) == [
         (False, A), (False, A), (False, B), (False, B), (True, A),
     ]  # fmt: skip
@@ -138,6 +140,9 @@ async def test_limits_and_turns(database: Database, account: Account) -> None:
     ours = [each for each in [*first, more] if each.account == account.key]
     wide = Limits(total=9, per_account=9, per_receiver=3)
     assert sorted(each.url for each in [*ours, *await claim(database, busy=ours, limits=wide)]) == [A] * 3 + [B] * 3
+    await put(database, other, "t", "theirs", at=NOW + timedelta(seconds=1))
+    few = await claim(database, now=NOW + timedelta(seconds=1), limits=Limits(total=2, per_account=2, per_receiver=2))
+    assert {each.account for each in few} == {account.key, other.key}, "in turn, whoever has waited longer"
 
 
 async def test_what_a_killed_process_was_at_is_taken_up(database: Database, account: Account) -> None:
@@ -152,6 +157,10 @@ async def test_what_a_killed_process_was_at_is_taken_up(database: Database, acco
     for late in (result(lost), result(lost, due_at=over), result(lost, dead_at=over)):
         assert await finish(database, late) == set(), "it has lost its lease: not written, and no need to try again"
     assert await bodies(database, now=over) == []
+    async with database.begin() as tx:
+        await tx.db.execute("SELECT FROM lane FOR UPDATE")
+        assert await finish(database, result(lost)) == set(), "nor to wait for who holds the lane"
+        assert await finish(database, result(again)) == {again.lane}
     await finish(database, result(again))
     assert await bodies(database, now=over) == ["2"]
 

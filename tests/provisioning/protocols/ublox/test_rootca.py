@@ -267,6 +267,10 @@ async def test_a_root_ca_in_use_is_not_deleted(desk: Desk) -> None:
     assert [each["CAName"] for each in (await desk.ok("/ztp/rootca/get"))["CAs"]] == [OTHER_CA]
     await desk.refused("/ztp/rootca/delete", {"CAName": CA}, 404, "Not Found")
     assert await desk.beat() == [], "the module has its certificate of the other one"
+    await desk.create("third.example.com")
+    transfer = {"FromCA": OTHER_CA, "ToCA": "third.example.com", "ROTPublicUIDs": [UID]}
+    await desk.ok("/ztp/devicecertificate/rootca/transfer", transfer)
+    await desk.refused("/ztp/rootca/delete", {"CAName": "third.example.com"}, 400, in_devices)
 
 
 async def test_a_root_ca_of_a_profile_is_not_deleted(desk: Desk) -> None:

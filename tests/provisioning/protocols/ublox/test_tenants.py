@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
+from provisioning.app import Running
 from provisioning.protocols.ublox.call import AnyOperation, Guard
 from provisioning.protocols.ublox.routes import ROUTES
 from provisioning.store.database import Database
 from tests.conftest import Serve
-from tests.ublox import Client, Clock, client
+from tests.ublox import Client, Clock, client, make_account, make_devices
 from tests.ublox_requests import INSTEAD, MINE, NOBODYS, REQUESTS, THEIRS, Things, provisioning
-from tests.ublox_world import furnish
+from tests.ublox_world import bootstrap, furnish
 
 pytestmark = pytest.mark.server
 
@@ -207,3 +208,17 @@ async def test_nobody_gets_at_anothers_things(serve: Serve, first: str) -> None:
             )
         assert not await intruders(running.database, victims, after)
         assert await view(victim, theirs) == seen
+
+
+async def test_anothers_whitelist_lets_nobody_in(running: Running) -> None:
+    async with client(running) as attacker, client(running) as victim:
+        await make_account(running.database, MINE.key, MINE.secret)
+        await attacker.authenticate(MINE.key, MINE.secret)
+        account = await make_account(running.database, THEIRS.key, THEIRS.secret)
+        await victim.authenticate(THEIRS.key, THEIRS.secret)
+        await make_devices(running.database, account, [THEIRS.uid])
+        await attacker.ok("/device/whitelist/add", {"IMEIs": [THEIRS.imei]})
+        await bootstrap(running, victim, THEIRS.uid, IMEI=THEIRS.imei)
+        info = await victim.ok("/device/info/get", {"ROTPublicUIDs": [THEIRS.uid], "Options": ["CORE"]})
+    rot = info["DeviceInfo"][0]["ROT"]
+    assert (rot["State"], rot["IsBlacklisted"]) == ("ALLOCATED", True)
