@@ -14,7 +14,9 @@
     tls         the server's certificates, kept up while connections go on
     follow      what is changed elsewhere bites here
     upkeep      what is done now and then: old events go, certificates are looked after
+    outbox      webhooks are told what has happened; sending: one attempt
     gauges      what /metrics reads from the running parts
+    application the HTTP application: the routes of all; doors: where listeners are bound, how much they take
     app         puts it all together and runs it
     cli/        the command `gatehouse`
     settings, log, metrics, tasks   what everybody uses; sections: what the settings may hold

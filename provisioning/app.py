@@ -7,53 +7,54 @@ What the command line needs, the registry alone, is in `opening`.
 """
 
 import asyncio
-import errno
 import gc
 import os
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from aiohttp import web
-
-from broker import embedded
 from broker.embedded import EmbeddedBroker
-from broker.listener import Limits, Listener
+from broker.listener import Listener
 from broker.sessions import Sessions
 from provisioning import demo as demo_fleet
 from provisioning import log, tasks
 from provisioning.admission import Admissions
+from provisioning.application import base_url, make_applications, make_world
 from provisioning.core.activate import LoginWrites
 from provisioning.core.blocking import Blocker
 from provisioning.core.gateway import Gateways
 from provisioning.core.importing import Summary
 from provisioning.core.presence import Presence, present
-from provisioning.core.updates import StopRule
-from provisioning.credentials import CredentialsProvider, credentials_provider
+from provisioning.credentials import credentials_provider
+from provisioning.doors import (
+    broker_limits,
+    listener_limits,
+    open_door,
+    open_more_doors,
+    port_beside,
+    tell_endpoints,
+)
 from provisioning.follow import Follower, following
 from provisioning.gauges import watch
-from provisioning.images import DiskImages, RemoteImages, open_images
+from provisioning.images import open_images
 from provisioning.metrics import Metrics
 from provisioning.model.events import Event, UpdateStopped
 from provisioning.model.mqtt import Connect, Peer
 from provisioning.opening import StartError, registry
-from provisioning.protocols import VendorProtocol, protocols, shared_routes
-from provisioning.protocols.x509 import est
-from provisioning.protocols.x509 import http as published
+from provisioning.outbox import Outbox, delivering
+from provisioning.protocols import VendorProtocol, protocols
 from provisioning.protocols.x509.wire import urls
+from provisioning.sending import Policy
 from provisioning.settings import Settings, load
 from provisioning.store.credentials import Credentials
 from provisioning.store.database import Database
 from provisioning.store.holdings import Holdings
 from provisioning.tls import ALPN, Tls
-from provisioning.upkeep import care_for_certificates, prune
-from provisioning.web import downloads, health
-from provisioning.web.operation import METRICS, REQUEST_TIMEOUT
+from provisioning.upkeep import care_for_accounts, care_for_certificates, for_accounts, prune
 from provisioning.web.site import Site
-from provisioning.web.stray import catch_strays
-from provisioning.web.world import WORLD, Endpoints, PkiPolicy, World
+from provisioning.web.world import Endpoints, World
 
 
 def log_events(committed: Sequence[Event]) -> None:
@@ -86,6 +87,7 @@ class Running:
     endpoints: Endpoints
     tls: Tls
     world: World
+    outbox: Outbox
     demo: Summary | None = None
     """What was loaded of the demo fleet at this start."""
 
@@ -118,28 +120,28 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
         judging = await _judging(stack, settings, database, vendors, metrics)
         sessions = Sessions()
         presence = await stack.enter_async_context(present(database, sessions.give_up))
-        broker = EmbeddedBroker(_broker_limits(settings))
-        await broker.start()
-        stack.push_async_callback(_shut_down, broker)
+        broker = await _broker(stack, settings)
         endpoints = Endpoints()
-        tls = Tls(settings, database, lambda authority: urls(_base(settings, endpoints), authority))
+        tls = Tls(settings, database, lambda authority: urls(base_url(settings, endpoints), authority))
+        new_delivery = asyncio.Event()
         follower = Follower(
             database, judging.credentials, judging.holdings, sessions, broker=broker, presence=presence,
-            on_authority=tls.changed,
+            on_authority=tls.changed, on_delivery=new_delivery.set,
         )  # fmt: skip
         await stack.enter_async_context(following(database, follower))
 
         def listener() -> Listener:
             return Listener(
-                judging.decisions.decide, broker, sessions, _listener_limits(settings), came=presence.came,
+                judging.decisions.decide, broker, sessions, listener_limits(settings), came=presence.came,
                 went=presence.went, on_acknowledged=judging.decisions.acknowledged,
             )  # fmt: skip
 
         images = await stack.enter_async_context(open_images(settings))
         provider = await stack.enter_async_context(credentials_provider(settings))
-        world = _world(settings, database, endpoints, provider)
+        world = make_world(settings, database, endpoints, provider)
         stack.push_async_callback(world.close)
-        application = _application(settings, world, vendors, metrics, blocker=judging.blocker, images=images)
+        application = make_applications(settings, world, vendors, metrics, blocker=judging.blocker, images=images)
+        outbox = await _outbox(stack, settings, world, metrics, new_delivery)
 
         def site(host: str, port: int, context: ssl.SSLContext | None = None) -> Site:
             return Site(
@@ -149,96 +151,73 @@ async def gatehouse(settings: Settings) -> AsyncIterator[Running]:
 
         mqtt, mqtts = listener(), listener()
         at = settings.mqtt.host, settings.mqtt.port
-        await _open(stack, "mqtt", at, mqtt.start(*at), mqtt.stop)
-        await _open_more(mqtt, "mqtt", settings.mqtt.host, settings.mqtt.more_ports)
-        _tell_endpoints(endpoints, settings, mqtt.port)
+        await open_door(stack, "mqtt", at, mqtt.start(*at), mqtt.stop)
+        await open_more_doors(mqtt, "mqtt", settings.mqtt.host, settings.mqtt.more_ports)
+        tell_endpoints(endpoints, settings, mqtt.port)
         at = settings.http.host, settings.http.port
         http = site(*at)
-        await _open(stack, "http", at, http.start(), http.stop)
+        await open_door(stack, "http", at, http.start(), http.stop)
         endpoints.http_port = http.port
         await tls.start()
-        at = settings.mqtts.host, _port(settings.mqtts.port, 18_883, settings.mqtt.port)
-        await _open(stack, "mqtts", at, mqtts.start(*at, tls.mqtts), mqtts.stop)
-        await _open_more(mqtts, "mqtts", settings.mqtts.host, settings.mqtts.more_ports, tls.more_mqtts)
+        at = settings.mqtts.host, port_beside(settings.mqtts.port, 18_883, settings.mqtt.port)
+        await open_door(stack, "mqtts", at, mqtts.start(*at, tls.mqtts), mqtts.stop)
+        await open_more_doors(mqtts, "mqtts", settings.mqtts.host, settings.mqtts.more_ports, tls.more_mqtts)
         endpoints.mqtts_port = mqtts.port
-        at = settings.https.host, _port(settings.https.port, 8_443, settings.http.port)
+        at = settings.https.host, port_beside(settings.https.port, 8_443, settings.http.port)
         https = site(*at, tls.https)
-        await _open(stack, "https", at, https.start(), https.stop)
+        await open_door(stack, "https", at, https.start(), https.stop)
         endpoints.https_port = https.port
         running = Running(
             settings=settings, database=database, protocols=vendors, sessions=sessions, broker=broker,
             credentials=judging.credentials, presence=presence, metrics=metrics, mqtt=mqtt, mqtts=mqtts, http=http,
-            https=https, endpoints=endpoints, tls=tls, world=world, demo=demo,
+            https=https, endpoints=endpoints, tls=tls, world=world, outbox=outbox, demo=demo,
         )  # fmt: skip
         watch(
             metrics, database, sessions, broker, judging.credentials,
             listeners={"mqtt": mqtt, "mqtts": mqtts}, sites={"http": http, "https": https},
             queues={
                 "look_up": judging.credentials, "login_write": judging.writes, "registration": world.registrations,
-                "enrolment": world.enrolments, "presence": presence,
+                "enrolment": world.enrolments, "presence": presence, "outbox": outbox,
             },
         )  # fmt: skip
-        _begin_upkeep(stack, tls, database, settings, judging.holdings)
-        gc.collect()
-        gc.freeze()  # what lives as long as the process need not be looked at again
-        gc.set_threshold(50_000, 50, 100)
+        _begin_upkeep(stack, tls, world, settings, judging.holdings)
+        _freeze()
         log.get().info("ready", pid=os.getpid(), **running.ports, **running.more_ports)
         yield running
         log.get().info("stopping", pid=os.getpid(), sessions=len(sessions))
 
 
-def _begin_upkeep(stack: AsyncExitStack, tls: Tls, database: Database, settings: Settings, holdings: Holdings) -> None:
+def _freeze() -> None:
+    """What lives as long as the process need not be looked at again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 100)
+
+
+def _begin_upkeep(stack: AsyncExitStack, tls: Tls, world: World, settings: Settings, holdings: Holdings) -> None:
+    database = world.database
     for name, work in (
         ("tls", tls.run()),
         ("prune", prune(database, settings.events.keep_days)),
         ("certificates", care_for_certificates(database, holdings)),
+        ("accounts", care_for_accounts(database, for_accounts(settings.ublox.keep_days), world.now)),
     ):
         stack.push_async_callback(tasks.end, asyncio.create_task(work, name=name))
 
 
-async def _open(
-    stack: AsyncExitStack,
-    name: str,
-    at: tuple[str, int],
-    start: Coroutine[None, None, None],
-    stop: Callable[[], Coroutine[None, None, None]],
-) -> None:
-    """Start a listener, and stop it with the service. Raises: StartError, when its address cannot be bound."""
-    await _bind(name, "port", at, start)
-    stack.push_async_callback(stop)
-
-
-async def _open_more(
-    listener: Listener, name: str, host: str, ports: Sequence[int], context: ssl.SSLContext | None = None
-) -> None:
-    """Let a listener that was started accept on further ports. Raises: StartError, as `_open`."""
-    for port in ports:
-        await _bind(name, "more_ports", (host, port), listener.start(host, port, context))
-
-
-async def _bind(name: str, setting: str, at: tuple[str, int], start: Coroutine[None, None, None]) -> None:
+async def _outbox(
+    stack: AsyncExitStack, settings: Settings, world: World, metrics: Metrics, wake: asyncio.Event
+) -> Outbox:
+    """Raises: StartError: the authorities' certificates cannot be read."""
+    of = settings.ublox
+    policy = Policy(timeout=of.webhook_timeout, private=of.webhook_private, ca=of.webhook_ca)
+    outbox = Outbox(world.database, policy, clock=world.now, metrics=metrics, wake=wake)
     try:
-        await start
+        await stack.enter_async_context(delivering(outbox))
     except OSError as error:
-        raise StartError(f"{name}: cannot listen on {at[0]}:{at[1]}: {_why_not(name, setting, error)}") from error
-
-
-def _why_not(name: str, setting: str, error: OSError) -> str:
-    """In words of the system: those of asyncio repeat the address."""
-    number = error.errno or 0
-    if number == errno.EADDRINUSE:
-        return f"the address is in use; another port by GATEHOUSE_{name.upper()}__{setting.upper()}"
-    return os.strerror(number).lower() if number in errno.errorcode else error.strerror or str(error)
-
-
-def _port(stated: int | None, usual: int, beside: int) -> int:
-    """A port that is not stated is the usual one, or any free one where the listener beside it takes any."""
-    return (usual if beside else 0) if stated is None else stated
-
-
-def _base(settings: Settings, endpoints: Endpoints) -> str:
-    """Where devices find what authorities publish."""
-    return (settings.pki.url or endpoints.hurl(_reachable(settings.http.host) or "127.0.0.1")).rstrip("/")
+        raise StartError(f"webhook_ca: cannot use {policy.ca}: {error.strerror or error}") from error
+    metrics.watch("dead_letters", "Webhook deliveries that were given up.", lambda: outbox.dead)
+    return outbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,94 +264,11 @@ async def admissions() -> AsyncIterator[Callable[[Connect, Peer], object]]:
         yield judging.decisions.decide
 
 
-# --- parts ---
-
-
-def _tell_endpoints(endpoints: Endpoints, settings: Settings, mqtt_port: int) -> None:
-    """The configured addresses, or the ones that we listen on; a wildcard stands for what the device asked by."""
-    endpoints.mqtt_port, endpoints.mqtt_host = mqtt_port, _reachable(settings.mqtt.host)
-    endpoints.mqtts_host, endpoints.http_host = _reachable(settings.mqtts.host), _reachable(settings.http.host)
-    if settings.endpoints.murl:
-        endpoints.mqtt_scheme, _, rest = settings.endpoints.murl.partition("://")
-        endpoints.mqtt_host, _, port = rest.rpartition(":")
-        endpoints.mqtts_host = endpoints.mqtt_host
-        endpoints.mqtt_port = int(port)
-    if settings.endpoints.hurl:
-        endpoints.http_url = settings.endpoints.hurl
-
-
-def _reachable(host: str) -> str:
-    if host in {"0.0.0.0", "::", ""}:  # noqa: S104 - compared, not bound
-        return ""
-    return f"[{host}]" if ":" in host else host
-
-
-def _listener_limits(settings: Settings) -> Limits:
-    mqtt = settings.mqtt
-    return Limits(
-        connect_timeout=mqtt.connect_timeout, max_connections=mqtt.max_connections,
-        max_per_address=mqtt.max_per_address, max_small_packet=mqtt.max_small_packet, max_packet=mqtt.max_packet,
-        max_keepalive=mqtt.max_keepalive, default_keepalive=mqtt.default_keepalive,
-        max_subscriptions=mqtt.max_subscriptions, session_expiry=mqtt.session_expiry,
-    )  # fmt: skip
-
-
-def _broker_limits(settings: Settings) -> embedded.Limits:
-    mqtt = settings.mqtt
-    return embedded.Limits(
-        max_subscriptions=mqtt.max_subscriptions, max_wildcards=mqtt.max_wildcards, max_retained=mqtt.max_retained,
-        max_retained_bytes=mqtt.max_retained_bytes, max_queued=mqtt.max_queued,
-        max_queued_bytes=mqtt.max_queued_bytes, max_inflight=mqtt.max_inflight, session_expiry=mqtt.session_expiry,
-    )  # fmt: skip
-
-
-def _world(
-    settings: Settings,
-    database: Database,
-    endpoints: Endpoints,
-    provider: CredentialsProvider,
-) -> World:
-    token = settings.pki.access_token
-    policy = PkiPolicy(
-        url=lambda: _base(settings, endpoints), leaf_days=settings.pki.leaf_days,
-        max_leaf_days=settings.pki.max_leaf_days, crl_days=settings.pki.crl_days,
-        access_token=token.get_secret_value() if token else None,
-    )  # fmt: skip
-    return World(
-        database, endpoints, policy, credentials=provider,
-        stop_rule=StopRule(after=settings.updates.stop_after, share=settings.updates.stop_share),
-    )  # fmt: skip
-
-
-def _application(
-    settings: Settings,
-    world: World,
-    vendors: tuple[VendorProtocol, ...],
-    metrics: Metrics,
-    *,
-    blocker: Blocker,
-    images: DiskImages | RemoteImages,
-) -> Callable[[], web.Application]:
-    """Makes the application, once for each site."""
-    routes = [  # once for both: they keep what they have made, a CRL for instance
-        *health.routes(),
-        *published.routes(),
-        *downloads.routes(images, settings.images.download_timeout),
-        *est.routes([vendor.read_user for vendor in vendors], blocker),
-        *(route for vendor in vendors for route in vendor.routes()),
-        *shared_routes(vendors),
-    ]
-
-    def make() -> web.Application:
-        app = web.Application(middlewares=[catch_strays])
-        app[WORLD] = world
-        app[METRICS] = metrics
-        app[REQUEST_TIMEOUT] = settings.http.request_timeout
-        app[health.READINESS] = {"database": world.database.answers, "listeners": world.endpoints.are_known}
-        app.add_routes(routes)
-        return app
-
-    return make
+async def _broker(stack: AsyncExitStack, settings: Settings) -> EmbeddedBroker:
+    broker = EmbeddedBroker(broker_limits(settings))
+    await broker.start()
+    stack.push_async_callback(_shut_down, broker)
+    return broker
 
 
 async def _shut_down(broker: EmbeddedBroker) -> None:

@@ -35,7 +35,7 @@ ENDINGS: Final = {
 class Follower:
     """What a process does when the registry has changed.
 
-    `on_authority` hears when authorities may have come or gone.
+    `on_authority` hears when authorities may have come or gone, `on_delivery` when something was put into the outbox.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Follower:
         broker: EmbeddedBroker | None = None,
         presence: Presence | None = None,
         on_authority: Callable[[], None] = lambda: None,
+        on_delivery: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = database
         self._credentials = credentials
@@ -56,6 +57,7 @@ class Follower:
         self._broker = broker
         self._presence = presence
         self._on_authority = on_authority
+        self._on_delivery = on_delivery
         self._loop = asyncio.get_running_loop()
         self._checks: set[asyncio.Task[None]] = set()
 
@@ -80,6 +82,8 @@ class Follower:
                     self._loop.call_soon(self._sessions.kick_certificate, key, Reason.CERTIFICATE_REQUIRED)
             case What.TAKEN_OVER:
                 self._taken_over(change)
+            case What.DELIVERY:
+                self._on_delivery()
             case What.TRUNCATED:
                 self.back()
             case _:
@@ -108,6 +112,7 @@ class Follower:
         self._credentials.serve()
         self._holdings.serve()
         self._on_authority()
+        self._on_delivery()
         self._check()
         if self._presence is not None:
             self._presence.hold()

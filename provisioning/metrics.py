@@ -51,6 +51,8 @@ class Metrics:
         self._logins = _Counters(self._registry, "logins", "MQTT logins", "protocol", "outcome", "reason")
         self._activations = _Counters(self._registry, "activations", "Dynamic activations", "protocol", "outcome")
         self._requests = _Counters(self._registry, "requests", "HTTP requests", "protocol", "operation", "outcome")
+        self._deliveries = _Counters(self._registry, "deliveries", "Webhook deliveries tried", "outcome", "reason")
+        self._delivery_seconds = _Times(self._registry, "delivery_seconds", "Webhook delivery to answer", "outcome")
         self._login_seconds = _Times(self._registry, "login_seconds", "CONNECT to CONNACK", "protocol")
         self._request_seconds = _Times(
             self._registry, "request_seconds", "HTTP request to answer", "protocol", "operation"
@@ -72,6 +74,11 @@ class Metrics:
         """An HTTP operation ended after `seconds`."""
         self._requests.add(protocol, operation, outcome)
         self._request_seconds.add(seconds, protocol, operation)
+
+    def delivery(self, outcome: str, reason: str, seconds: float) -> None:
+        """An attempt to deliver to a webhook ended after `seconds`; `reason` is empty for one that was accepted."""
+        self._deliveries.add(outcome, reason)
+        self._delivery_seconds.add(seconds, outcome)
 
     def watch(self, name: str, help: str, read: Read, **labels: str) -> None:  # noqa: A002 - Prometheus' own word
         """Expose what `read` gives at each scrape as `gatehouse_<name>`: a counter for `…_total`, else a gauge.

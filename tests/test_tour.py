@@ -101,6 +101,7 @@ async def test_tour(data_directory: Path, tmp_path: Path) -> None:
             "gatehouse_logins_total", '"Payload":"', "DEMOMETER1meter-1;12010126;", '{"code":1007,', "5 devices in",
             '{"registered":true}', "SENSOR0001 belongs to account ACME", "activated", "the download is whole",
             "SENSOR0001 is released", "Authentication failed",
+            '"Key":"BbweqKa2yKiZAMh17cyCFw=="', '{"Message":"Request Successful"}', "3 devices in", "0002000089282259",
             "tls-1.pem: OK", "refused without a certificate", "is revoked",
             "refused when revoked", "certificate revoked", "revoked, says its CRL",
         )  # fmt: skip

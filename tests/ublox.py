@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import io
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -111,7 +112,8 @@ class Client:
     async def send(
         self, path: str, data: bytes, *, headers: dict[str, str] | None = None, method: str = "POST"
     ) -> Answer:
-        async with self.http.request(method, f"{self.url}{path}", data=data, headers=headers or {}) as response:
+        body = io.BytesIO(data) if len(data) > 2**20 else data  # aiohttp wants it
+        async with self.http.request(method, f"{self.url}{path}", data=body, headers=headers or {}) as response:
             text = await response.text()
             return Answer(response.status, json.loads(text), response.headers)
 

@@ -4,6 +4,8 @@
     tour        the commands that a newcomer may paste, printed when the demo fleet is loaded
     product group device   the registry, one thing at a time; device_steps, paging
     claim       claim and release: whose a device is
+    account     tenants of the u-blox API
+    webhook     whom they have events told to; dead letters
     ca cert     authorities and certificates; cert_issue, and certificates: how they are named and told of
     update      updates of the devices' software
     transfer    import and export: the registry as NDJSON
@@ -26,6 +28,7 @@ import sys
 import typer
 
 from provisioning.cli import (
+    account,
     ca,
     cert,
     claim,
@@ -39,6 +42,7 @@ from provisioning.cli import (
     simulate_ioto,
     transfer,
     update,
+    webhook,
 )
 
 app = typer.Typer(
@@ -52,6 +56,8 @@ app.command("import")(transfer.import_file)
 app.command("export")(transfer.export_file)
 app.command("claim")(claim.claim)
 app.command("release")(claim.release)
+app.add_typer(account.app, name="account")
+app.add_typer(webhook.app, name="webhook")
 app.add_typer(product.app, name="product")
 app.add_typer(group.app, name="group")
 app.add_typer(device.app, name="device")

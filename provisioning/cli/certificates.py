@@ -74,7 +74,7 @@ async def titles(tx: "Tx") -> dict[int, str]:
     """NAME-GENERATION of every authority, by id."""
     from provisioning.store import authorities
 
-    return {each.id: title(each) for each in await authorities.every(tx)}
+    return {each: f"{name}-{generation}" for each, (name, generation) in (await authorities.names(tx)).items()}
 
 
 # --- words -----------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from provisioning.cli.options import (
     Serial,
     Yes,
     address,
+    device_key,
     product_key,
 )
 from provisioning.cli.paging import everything
@@ -40,10 +41,12 @@ Timezone = Annotated[str | None, typer.Option(help="+08:00 or an IANA name.")]
 
 
 async def _put(tx: "Tx", spec: "DeviceSpec") -> "tuple[str, Device]":
+    from datetime import UTC, datetime
+
     from provisioning.core.importing import put_devices
     from provisioning.model.refusal import Refusal
 
-    result = (await put_devices(tx, [spec]))[0]
+    result = (await put_devices(tx, [spec], now=datetime.now(UTC)))[0]
     if isinstance(result, Refusal):
         raise result
     return result
@@ -74,6 +77,7 @@ def create(
         from provisioning.core import load
 
         key = desk.vendor.forms.device_key() if product is not None and device is None else device
+        key = key and device_key(protocol, key)
         spec = desk.device(
             product=product and product_key(protocol, product),
             key=key,
@@ -166,7 +170,7 @@ def set_(
 
     async def work(desk: Desk) -> "tuple[str, Device]":
         spec = desk.device(
-            product=at.product, key=device, group=group, serial=serial, name=name, timezone=timezone, asset=asset
+            product=at.product, key=at.key, group=group, serial=serial, name=name, timezone=timezone, asset=asset
         )
         async with desk.database.begin() as tx:
             found = await at.find(tx)

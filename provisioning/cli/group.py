@@ -42,14 +42,14 @@ def create(
     """Create an enrolment group, and print it with its password."""
 
     async def work(desk: Desk) -> "Group":
-        from provisioning.core import generate, load
+        from provisioning.core import generate, importing, load
 
         spec = desk.group(
             key=generate.product_key() if group is None else group, password=password, product=product, name=name,
             auto_register=auto_register, auto_activation=auto_activation, freshness=freshness,
         )  # fmt: skip
         async with desk.database.begin() as tx:
-            outcome, made = await load.put_group(tx, spec)
+            outcome, made = await importing.put_group(tx, spec)
             if outcome is not load.Outcome.CREATED:
                 raise Failure(f"there is a group {spec.key} already; `gatehouse group set` changes it")
         return made
@@ -101,7 +101,7 @@ def set_(
     """Change what is given of an enrolment group."""
 
     async def work(desk: Desk) -> "tuple[str, Group]":
-        from provisioning.core import load
+        from provisioning.core import importing, load
         from provisioning.model.refusal import Reason, Refusal
 
         spec = desk.group(
@@ -109,7 +109,7 @@ def set_(
             auto_activation=auto_activation, freshness=freshness,
         )  # fmt: skip
         async with desk.database.begin() as tx:
-            outcome, put = await load.put_group(tx, spec)
+            outcome, put = await importing.put_group(tx, spec)
             if outcome is load.Outcome.CREATED:
                 raise Refusal(Reason.UNKNOWN, group=group)
         return outcome, put

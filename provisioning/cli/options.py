@@ -52,7 +52,9 @@ def address(protocol: str, product: str | None, key: str | None, group: str | No
     """Raises: typer.BadParameter, unless it is a whole address."""
     if not ((product and key) or (group and serial and not product)):
         raise typer.BadParameter("name the device: PRODUCT DEVICE, or --group GROUP --serial SERIAL")
-    return Address(protocol, product and product_key(protocol, product), key, group, serial)
+    return Address(
+        protocol, product and product_key(protocol, product), key and device_key(protocol, key), group, serial
+    )
 
 
 def product_key(protocol: str, name: str) -> str:
@@ -62,15 +64,29 @@ def product_key(protocol: str, name: str) -> str:
     return wire.product_key(name) if protocol == wire.PROTOCOL else name
 
 
+def device_key(protocol: str, name: str) -> str:
+    """The key of the device that a person names: of what can be written in several ways, the one that is kept."""
+    from provisioning.protocols.ublox import wire
+
+    try:
+        return wire.read_uid(name) if protocol == wire.PROTOCOL else name
+    except ValueError:
+        return name  # there is no such device, or a reader of rows says what is wrong
+
+
 def new_product(protocol: str, name: str | None, secret: str | None) -> dict[str, Any]:
     """What is stated of a new product by the name and the secret that a person gives it, or does not.
 
     Raises:
-        typer.BadParameter: where products have tokens and no other name, both are given, or a key in its place.
+        typer.BadParameter: where products have tokens and no other name, both are given, or a key in its place; where
+            they are accounts.
     """
     from provisioning.core import generate
     from provisioning.protocols.ioto import wire
+    from provisioning.protocols.ublox.wire import PROTOCOL as OF_ACCOUNTS
 
+    if protocol == OF_ACCOUNTS:
+        raise typer.BadParameter("its products are accounts: `gatehouse account create` makes one")
     if protocol != wire.PROTOCOL:
         return {"key": name, "secret": secret}
     if name and secret and name != secret:

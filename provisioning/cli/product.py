@@ -163,11 +163,16 @@ def delete(
         raise typer.Exit(1)
 
     async def work(desk: Desk) -> int:
-        from provisioning.core import registry
+        from datetime import UTC, datetime
+
+        from provisioning.core import accounts, registry
         from provisioning.model.refusal import Reason, Refusal
+        from provisioning.protocols.ublox.wire import PROTOCOL as OF_ACCOUNTS
 
         try:
             async with desk.database.begin() as tx:
+                if protocol == OF_ACCOUNTS:
+                    return await accounts.delete(tx, protocol, product, cascade=cascade, now=datetime.now(UTC))
                 which = await registry.product(tx, protocol, product_key(protocol, product))
                 return await registry.delete_product(tx, which, cascade=cascade)
         except Refusal as refusal:

@@ -56,8 +56,9 @@ class Desk:
         from provisioning.model.spec import GroupSpec
 
         given = _given(stated)
-        self._check(Group(**{"protocol": self.vendor.name, "password": ""} | given), given)
-        return GroupSpec(protocol=self.vendor.name, **given)
+        kind = type(self._check(Group(**{"protocol": self.vendor.name, "password": ""} | given), given))
+        assert issubclass(kind, GroupSpec)
+        return kind(protocol=self.vendor.name, **given)
 
     def device(self, **stated: Any) -> "DeviceSpec":
         """As `product`, of a device."""

@@ -231,20 +231,20 @@ async def _things(tx: "Tx", protocol: str) -> "AsyncIterator[list[Product] | lis
     from dataclasses import replace
 
     from provisioning.model.lifecycle import State
-    from provisioning.store import claims, devices, groups, products
+    from provisioning.store import claims, devices, groups, products, tenants
 
     last = ""
     while page := await products.page(tx, protocol, (protocol, last), PAGE):
-        yield page
+        yield await tenants.with_accounts(tx, page)
         last = page[-1].key
     last = ""
     while of_groups := await groups.page(tx, protocol, (protocol, last), PAGE):
-        yield of_groups
+        yield await tenants.with_profiles(tx, of_groups)
         last = of_groups[-1].key
     last_id = 0
     while of_devices := await devices.page(tx, devices.Filter(protocol=protocol), last_id, PAGE):
         # Product and key of a device that is registered only are reserved: its row would allocate it. One that has no
         # serial number has no other name; its row states whether it is claimed.
         named = [replace(d, product="", key="") if d.serial and d.state is State.REGISTERED else d for d in of_devices]
-        yield await claims.with_claims(tx, named)
+        yield await tenants.with_modules(tx, await claims.with_claims(tx, named))
         last_id = of_devices[-1].id

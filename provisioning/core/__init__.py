@@ -6,7 +6,8 @@
     activate   the writes that logins need, in groups: sessions of dynamic activation, first logins
     enrol      a proven claimant gets its device
     registry   what administrators do to products, groups and devices
-    load       the same in bulk
+    load       the same in bulk; load_claims and load_accounts: of devices that are claimed, of accounts
+    accounts   tenants: create, prove, rotate, delete; refresh tokens; access: the tokens of their applications
     importing  rows into the registry, with a result for each
     pki        X.509 without storage: keys, certificates, requests, names
     signing    what authorities sign with, and what they sign

@@ -1,4 +1,4 @@
-"""Accounts: create, prove, rotate; refresh tokens."""
+"""Accounts: create, prove, change, rotate, delete; refresh tokens."""
 
 import secrets
 from dataclasses import replace
@@ -7,8 +7,9 @@ from hashlib import sha256
 from hmac import compare_digest
 from typing import Final
 
-from provisioning.core import generate
-from provisioning.model.account import Account, AccountCreated, AccountRotated
+from provisioning.core import generate, registry, roots
+from provisioning.core.access import Claims
+from provisioning.model.account import Account, AccountCreated, AccountDeleted, AccountRotated
 from provisioning.model.identity import Identity
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Product
@@ -39,9 +40,12 @@ async def create(
     name: str = "",
     strict_e2e: bool = False,
     certificates: bool = True,
+    demo: bool = False,
 ) -> Account:
     """Raises: Refusal DUPLICATE from the transaction, when the key is taken."""
-    product = await products.add(tx, Product(protocol=protocol, key=key, secret=generate.secret(), name=name))
+    product = await products.add(
+        tx, Product(protocol=protocol, key=key, secret=generate.secret(), name=name, demo=demo)
+    )
     await accounts.add(tx, product.id, secret_hash, strict_e2e=strict_e2e, certificates=certificates)
     tx.emit(AccountCreated(device_id=0, identity=Identity(protocol, key, "")))
     return Account(
@@ -61,24 +65,41 @@ async def prove(tx: Tx, protocol: str, key: str, secret: str) -> Account:
     """The account, for whoever knows its secret. Raises: Refusal NOT_PROVEN: unknown or wrong, in the same time."""
     account, expected = await accounts.find(tx, protocol, key) or (None, NO_HASH)
     if not compare_digest(hash_secret(secret), expected) or account is None:
-        raise Refusal(Reason.NOT_PROVEN)
+        raise Refusal(Reason.NOT_PROVEN, **({"account": account.key} if account else {}))
     return account
 
 
-async def current(tx: Tx, protocol: str, key: str, generation: int) -> Account:
+async def current(tx: Tx, protocol: str, claims: Claims) -> Account:
     """The account, for whoever has a token of its present secret. Raises: Refusal NOT_PROVEN."""
-    found = await accounts.find(tx, protocol, key)
-    if found is None or found[0].generation != generation:
+    found = await accounts.find(tx, protocol, claims.key)
+    if found is None or (found[0].id, found[0].generation) != (claims.account_id, claims.generation):
         raise Refusal(Reason.NOT_PROVEN)
     return found[0]
 
 
 async def rotate(tx: Tx, account: Account, protocol: str, secret_hash: bytes) -> Account:
-    """A new secret; all tokens of the old one end at once."""
-    await accounts.lock(tx, account)
-    await accounts.set_secret(tx, account, secret_hash)
+    """A new secret; all tokens of the old one end at once. Raises: Refusal UNKNOWN: it was deleted just now."""
+    generation = await accounts.set_secret(tx, account, secret_hash)
+    if generation is None:
+        raise Refusal(Reason.UNKNOWN, account=account.key)
     tx.emit(AccountRotated(device_id=0, identity=Identity(protocol, account.key, "")))
-    return replace(account, generation=account.generation + 1)
+    return replace(account, generation=generation)
+
+
+async def delete(tx: Tx, protocol: str, key: str, *, cascade: bool, now: datetime) -> int:
+    """Delete an account and what applications have made for it; with `cascade` its devices and device profiles too.
+
+    The certificates of its devices are revoked, and nothing is trusted by its root CAs. Returns how many devices went.
+
+    Raises:
+        Refusal: UNKNOWN; IN_USE from the transaction, while it has devices or device profiles.
+    """
+    account = await find(tx, protocol, key)
+    await accounts.lock(tx, [account.id])
+    await roots.retire_all(tx, account.id, now)
+    count = await registry.delete_product(tx, await registry.product(tx, protocol, key), cascade=cascade)
+    tx.emit(AccountDeleted(device_id=0, identity=Identity(protocol, key, "")))
+    return count
 
 
 async def give_refresh_token(tx: Tx, account: Account, *, now: datetime) -> str:

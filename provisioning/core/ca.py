@@ -71,6 +71,20 @@ async def create(
     return await _add(tx, name, 1, Issuer(certificate, key))
 
 
+async def create_of_account(
+    tx: Tx, name: str, key: PrivateKey, *, now: datetime, common_name: str, days: int
+) -> Authority:
+    """A self-signed authority for the modules of an account; nobody logs in here with what it issues.
+
+    Raises:
+        Refusal: DUPLICATE, when one of the house's has its subject; MALFORMED.
+    """
+    subject = pki.make_subject(common_name)
+    await _check_new_subject(tx, subject)
+    certificate = signing.make_authority(subject, key, now=now, days=days, serial=pki.new_serial())
+    return await _add(tx, name, 1, Issuer(certificate, key), is_default=False, of_account=True)
+
+
 async def import_(tx: Tx, name: str, issuer: Issuer) -> Authority:
     """A company's own authority, as `signing.read_authority` has checked it.
 
@@ -220,7 +234,13 @@ def _check_name(name: str) -> None:
 
 
 async def _add(
-    tx: Tx, name: str, generation: int, what: Issuer | x509.Certificate, *, is_default: bool | None = None
+    tx: Tx,
+    name: str,
+    generation: int,
+    what: Issuer | x509.Certificate,
+    *,
+    is_default: bool | None = None,
+    of_account: bool = False,
 ) -> Authority:
     """`is_default` None: when there is no other."""
     issuer, own = (what, what.certificate) if isinstance(what, Issuer) else (None, what)
@@ -237,7 +257,7 @@ async def _add(
             key_type=pki.key_type(pki.check_key(own.public_key(), "certificate")), has_key=issuer is not None,
             serial=pki.write_checked_serial(own.serial_number), subject=own.subject.rfc4514_string(),
             not_before=own.not_valid_before_utc, not_after=own.not_valid_after_utc,
-            is_default=is_default and issuer is not None,
+            is_default=is_default and issuer is not None, of_account=of_account,
         ),
         pki.write_key(issuer.key) if issuer else "",
     )  # fmt: skip

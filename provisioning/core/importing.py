@@ -9,13 +9,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
 
-from provisioning.core import load, load_claims
+from provisioning.core import load, load_accounts, load_claims
+from provisioning.model.account import AccountSpec, ModuleSpec, ProfileSpec
 from provisioning.model.claim import ClaimableSpec
 from provisioning.model.refusal import Reason, Refusal
-from provisioning.model.registry import Device
+from provisioning.model.registry import Device, Group
 from provisioning.model.spec import DeviceSpec, GroupSpec, ProductSpec, Spec
 from provisioning.store.database import Database, Tx
 
@@ -110,12 +112,20 @@ def read_line(line: str | bytes, readers: Mapping[str, ReadRow]) -> Spec:
 
 def _described(spec: Spec) -> tuple[str, str]:
     match spec:
+        case AccountSpec():
+            return "account", spec.key
+        case ProfileSpec():
+            return "profile", spec.key
         case ProductSpec():
             return "product", spec.key
         case GroupSpec():
             return "group", spec.key
         case DeviceSpec():
             return "device", f"{spec.product}/{spec.key}" if spec.key else f"{spec.group}:{spec.serial}"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 async def import_rows(
@@ -125,6 +135,7 @@ async def import_rows(
     *,
     dry_run: bool = False,
     on_result: Callable[[Result], None] = lambda _: None,
+    clock: Callable[[], datetime] = _now,
 ) -> Summary:
     """Bring about what the lines state, in their order. Blank lines are passed over.
 
@@ -145,12 +156,12 @@ async def import_rows(
         with suppress(_Undo):
             async with database.begin() as tx:
                 for run in runs:
-                    for result in await _rehearse(tx, run):
+                    for result in await _rehearse(tx, run, now=clock()):
                         report(result)
                 raise _Undo
         return summary
     for run in runs:
-        for result in await _commit(database, run):
+        for result in await _commit(database, run, now=clock()):
             report(result)
     return summary
 
@@ -174,18 +185,18 @@ def _runs(lines: Iterator[tuple[int, str | bytes]], readers: Mapping[str, ReadRo
         yield items
 
 
-async def _commit(database: Database, items: Sequence[Item], *, tries: int = TRIES) -> list[Result]:
+async def _commit(database: Database, items: Sequence[Item], *, now: datetime, tries: int = TRIES) -> list[Result]:
     try:
         async with database.begin() as tx:
-            return await _apply(tx, items)
+            return await _apply(tx, items, now=now)
     except Refusal as refusal:
         if refusal.reason is Reason.UNAVAILABLE:  # a deadlock with another importer is among these, and is gone by now
             if tries == 1:
                 raise
-            return await _commit(database, items, tries=tries - 1)
+            return await _commit(database, items, now=now, tries=tries - 1)
         if len(items) == 1:
             return [_failed(items[0], refusal)]
-    return [result for half in _halves(items) for result in await _commit(database, half)]
+    return [result for half in _halves(items) for result in await _commit(database, half, now=now)]
 
 
 def _halves(items: Sequence[Item]) -> tuple[Sequence[Item], Sequence[Item]]:
@@ -193,20 +204,20 @@ def _halves(items: Sequence[Item]) -> tuple[Sequence[Item], Sequence[Item]]:
     return items[:middle], items[middle:]
 
 
-async def _rehearse(tx: Tx, items: Sequence[Item]) -> list[Result]:
+async def _rehearse(tx: Tx, items: Sequence[Item], *, now: datetime) -> list[Result]:
     """As `_commit`, inside a transaction that goes on: a clash undoes its own part alone."""
     from provisioning.store.database import refusal_of  # noqa: PLC0415
 
     try:
         async with tx.db.transaction():
-            return await _apply(tx, items)
+            return await _apply(tx, items, now=now)
     except Exception as error:
         refusal = error if isinstance(error, Refusal) else refusal_of(error)
         if refusal is None or refusal.reason is Reason.UNAVAILABLE:
             raise
         if len(items) == 1:
             return [_failed(items[0], refusal)]
-    return [result for half in _halves(items) for result in await _rehearse(tx, half)]
+    return [result for half in _halves(items) for result in await _rehearse(tx, half, now=now)]
 
 
 def _failed(item: Item, refusal: Refusal) -> Result:
@@ -215,13 +226,32 @@ def _failed(item: Item, refusal: Refusal) -> Result:
     return Result(number, kind, name, "failed", words(refusal))
 
 
-async def put_devices(tx: Tx, specs: Sequence[DeviceSpec]) -> list[tuple[load.Outcome, Device] | Refusal]:
+async def put_devices(
+    tx: Tx, specs: Sequence[DeviceSpec], *, now: datetime
+) -> list[tuple[load.Outcome, Device] | Refusal]:
     """As `load.put_devices`, whatever kind of devices the specs are about. One protocol at a time."""
+    if modules := [spec for spec in specs if isinstance(spec, ModuleSpec)]:
+        return await load_accounts.put_modules(tx, modules, now=now)
     claimable = [spec for spec in specs if isinstance(spec, ClaimableSpec)]
     return await (load_claims.put_devices(tx, claimable) if claimable else load.put_devices(tx, specs))
 
 
-async def _apply(tx: Tx, items: Sequence[Item]) -> list[Result]:
+async def put_group(tx: Tx, spec: GroupSpec) -> tuple[load.Outcome, Group]:
+    """As `load.put_group`, also of device profiles."""
+    if isinstance(spec, ProfileSpec):
+        return await load_accounts.put_profile(tx, spec)
+    return await load.put_group(tx, spec)
+
+
+async def _put(tx: Tx, spec: ProductSpec | GroupSpec) -> load.Outcome:
+    if isinstance(spec, GroupSpec):
+        return (await put_group(tx, spec))[0]
+    if isinstance(spec, AccountSpec):
+        return (await load_accounts.put_account(tx, spec))[0]
+    return (await load.put_product(tx, spec))[0]
+
+
+async def _apply(tx: Tx, items: Sequence[Item], *, now: datetime) -> list[Result]:
     """Products and groups one at a time, devices that follow each other in one go."""
     results: list[Result] = []
     devices: list[tuple[int, DeviceSpec]] = []
@@ -229,7 +259,8 @@ async def _apply(tx: Tx, items: Sequence[Item]) -> list[Result]:
     async def settle() -> None:
         for protocol in sorted({spec.protocol for _, spec in devices}):
             part = [(number, spec) for number, spec in devices if spec.protocol == protocol]
-            for (number, spec), outcome in zip(part, await put_devices(tx, [s for _, s in part]), strict=True):
+            outcomes = await put_devices(tx, [spec for _, spec in part], now=now)
+            for (number, spec), outcome in zip(part, outcomes, strict=True):
                 kind, name = _described(spec)
                 if isinstance(outcome, Refusal):
                     results.append(Result(number, kind, name, "failed", words(outcome)))
@@ -247,11 +278,7 @@ async def _apply(tx: Tx, items: Sequence[Item]) -> list[Result]:
             continue
         kind, name = _described(spec)
         try:
-            if isinstance(spec, ProductSpec):
-                outcome, _ = await load.put_product(tx, spec)
-            else:
-                outcome, _ = await load.put_group(tx, spec)
-            results.append(Result(number, kind, name, str(outcome)))
+            results.append(Result(number, kind, name, str(await _put(tx, spec))))
         except Refusal as refusal:
             results.append(Result(number, kind, name, "failed", words(refusal)))
     await settle()

@@ -48,20 +48,22 @@ def make_authority(
     key: PrivateKey,
     *,
     now: datetime,
-    years: int,
     serial: int,
+    years: int = 0,
+    days: int = 0,
     path_length: int = 0,
     permitted_dns: Sequence[str] = (),
 ) -> x509.Certificate:
     """A self-signed authority.
 
-    `path_length`: how many authorities may stand below it. `permitted_dns`: the only DNS trees that it may certify;
-    empty: any.
+    Valid for `years` of 365 days and `days`. `path_length`: how many authorities may stand below it. `permitted_dns`:
+    the only DNS trees that it may certify; empty: any.
 
     Raises:
         Refusal: MALFORMED, fields `years`, `path_length`, `subject` or `names`.
     """
-    if not 1 <= years <= MOST_DAYS // 365:
+    life = 365 * years + days
+    if not 1 <= life <= MOST_DAYS:
         raise malformed("years", f"must be 1 to {MOST_DAYS // 365}")
     if not 0 <= path_length < chain.LONGEST:
         raise malformed("path_length", f"must be 0 to {chain.LONGEST - 1}")
@@ -74,7 +76,7 @@ def make_authority(
         .public_key(public)
         .serial_number(serial)
         .not_valid_before(now - BACKDATE)
-        .not_valid_after(now + timedelta(days=365 * years))
+        .not_valid_after(now + timedelta(days=life))
         .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
         .add_extension(_usage(sign_certificates=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)

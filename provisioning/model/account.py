@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from provisioning.model.events import Event
-from provisioning.model.registry import Group, Product
+from provisioning.model.registry import Device, Group, Product
 from provisioning.model.spec import DeviceSpec, GroupSpec, ProductSpec
 
 
@@ -42,6 +42,15 @@ class ProfileGroup(Group):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleDevice(Device):
+    """The module as the registry exports it."""
+
+    device_serial: str
+    """From the production log, or as it was sealed. Empty: none is known."""
+    imei: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccountSpec(ProductSpec):
     """`secret`: the API secret in plain; or `secret_hash`, its SHA-256."""
 
@@ -74,3 +83,7 @@ class AccountRotated(Event):
     """It has a new secret."""
 
     kind = "account.rotated"
+
+
+class AccountDeleted(Event):
+    kind = "account.deleted"

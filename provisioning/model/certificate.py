@@ -97,6 +97,8 @@ class Authority:
     """Since when it issues no certificates; it still signs its CRL and OCSP responses."""
     distrusted_at: datetime | None = None
     """Since when nothing that it issued is accepted."""
+    of_account: bool = False
+    """It certifies the modules of an account, and nobody logs in here with what it issues."""
     id: int = 0
     created_at: datetime | None = None
 

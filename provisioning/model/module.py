@@ -32,8 +32,8 @@ class Module:
     bootstrapped_at: datetime | None = None
     signed_at: datetime | None = None
     """By the module's own clock: its last bootstrap."""
-    nonce: str | None = None
-    """Of its last bootstrap."""
+    bootstrap_mac: str | None = None
+    """Of its last bootstrap: what repeats it has the same."""
     imei: str | None = None
     device_serial: str | None = None
     production_serial: str | None = None

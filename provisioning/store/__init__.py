@@ -6,6 +6,9 @@
     sealing      AES-256-GCM under the master key
     batch        group commit: what arrives together is written together
     products groups devices events presence authorities certificates claims tokens updates   one module per table family
+    lists        any page of a long list, and its length, without reading the pages before
+    modules profiles whitelist tags   what accounts have, in those lists
+    tenants      what import and export read and write of accounts, in bulk
     registrations   devices that register themselves, and how many of a product have
     bindings     which gateway speaks for which device
     logins       what a login reads and writes, for many devices in one statement

@@ -19,13 +19,21 @@ PAGE: Final = f"""
     SELECT {COLUMNS}, (SELECT coalesce(sum(t.n), 0)::bigint FROM tally t WHERE t.kind = 1 AND t.owner = a.product_id)
            AS devices {FROM} WHERE p.protocol = $1 AND p.key > $2 ORDER BY p.key LIMIT $3
 """
-LOCK: Final = "SELECT FROM account WHERE product_id = $1 FOR UPDATE"
+# Whoever refers to it need not wait.
+LOCK: Final = "SELECT FROM account WHERE product_id = ANY($1) ORDER BY product_id FOR NO KEY UPDATE"
 ADD: Final = "INSERT INTO account (product_id, secret_hash, strict_e2e, certificates) VALUES ($1, $2, $3, $4)"
 UPDATE: Final = "UPDATE account SET strict_e2e = $2, certificates = $3 WHERE product_id = $1"
-SET_SECRET: Final = "UPDATE account SET secret_hash = $2, generation = generation + 1 WHERE product_id = $1"  # noqa: S105
+SET_HASH: Final = """
+    UPDATE account SET secret_hash = $2, generation = generation + 1 WHERE product_id = $1 RETURNING generation
+"""
 ADD_REFRESH: Final = "INSERT INTO refresh_token (hash, account_id, generation, issued_at) VALUES ($1, $2, $3, $4)"
 FIND_REFRESH: Final = "SELECT account_id, generation, issued_at FROM refresh_token WHERE hash = $1"
-DROP_REFRESH: Final = "DELETE FROM refresh_token WHERE issued_at < $1"
+# A few at a time, and not those that another request is about to drop: nobody waits.
+DROP_REFRESH: Final = """
+    DELETE FROM refresh_token WHERE hash IN (
+        SELECT hash FROM refresh_token WHERE issued_at < $1 ORDER BY issued_at LIMIT 100 FOR UPDATE SKIP LOCKED
+    )
+"""
 KEYS: Final = "SELECT kid, private, created_at FROM token_key ORDER BY created_at DESC, kid"
 LOCK_KEYS: Final = "LOCK TABLE token_key IN SHARE ROW EXCLUSIVE MODE"
 ADD_KEY: Final = "INSERT INTO token_key (kid, private, created_at) VALUES ($1, $2, $3)"
@@ -67,8 +75,9 @@ async def page(tx: Tx, protocol: str, after: str, limit: int) -> list[Account]:
     return [Account(**row) for row in await tx.db.fetch(PAGE, protocol, after, limit)]
 
 
-async def lock(tx: Tx, account: Account) -> None:
-    await tx.db.execute(LOCK, account.id)
+async def lock(tx: Tx, ids: Sequence[int]) -> None:
+    """Nobody else locks, changes or deletes one of these accounts until the transaction ends."""
+    await tx.db.execute(LOCK, ids)
 
 
 async def add(tx: Tx, product_id: int, secret_hash: bytes, *, strict_e2e: bool, certificates: bool) -> None:
@@ -80,9 +89,10 @@ async def update(tx: Tx, account: Account) -> None:
     await tx.db.execute(UPDATE, account.id, account.strict_e2e, account.certificates)
 
 
-async def set_secret(tx: Tx, account: Account, secret_hash: bytes) -> None:
-    """What was given for the secret before is not accepted any more."""
-    await tx.db.execute(SET_SECRET, account.id, secret_hash)
+async def set_secret(tx: Tx, account: Account, secret_hash: bytes) -> int | None:
+    """What was given for the secret before is not accepted any more. Returns the new generation; None: it is gone."""
+    generation: int | None = await tx.db.fetchval(SET_HASH, account.id, secret_hash)
+    return generation
 
 
 async def add_refresh(tx: Tx, token: str, account: Account, now: datetime) -> None:

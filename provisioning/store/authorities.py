@@ -1,4 +1,7 @@
-"""The tables `authority` and `responder`."""
+"""The tables `authority` and `responder`.
+
+Names and lists are of the house's own authorities, unless stated: those of accounts are reached by their ids.
+"""
 
 from dataclasses import replace
 from datetime import datetime
@@ -13,30 +16,40 @@ LOCK_ID: Final = 0x6761_7461  # any number that nobody else of this database use
 
 SELECT: Final = """
     SELECT id, name, generation, certificate, chain, key_type, key IS NOT NULL AS has_key, serial, subject, not_before,
-           not_after, is_default, retired_at, distrusted_at, created_at
+           not_after, is_default, retired_at, distrusted_at, of_account, created_at
     FROM authority
 """
 BY_ID: Final = f"{SELECT} WHERE id = $1"
-BY_NAME: Final = (
-    f"{SELECT} WHERE name = $1 AND ($2::integer IS NULL OR generation = $2) ORDER BY generation DESC LIMIT 1"
-)
+BY_NAME: Final = f"""
+    {SELECT} WHERE name = $1 AND ($2::integer IS NULL OR generation = $2) AND NOT of_account
+    ORDER BY generation DESC LIMIT 1
+"""
 BY_CERTIFICATE: Final = f"{SELECT} WHERE sha256(certificate) = sha256($1)"
 DEFAULT: Final = f"{SELECT} WHERE is_default"
-LIST: Final = f"{SELECT} ORDER BY name, generation"
+LIST: Final = f"{SELECT} WHERE NOT of_account ORDER BY name, generation"
+NAMES: Final = "SELECT id, name, generation FROM authority"
 TRUSTED: Final = f"""
-    {SELECT} WHERE not_before <= $1 AND not_after > $1 AND distrusted_at IS NULL ORDER BY name, generation
+    {SELECT} WHERE not_before <= $1 AND not_after > $1 AND distrusted_at IS NULL AND NOT of_account
+    ORDER BY name, generation
 """
 LOCK: Final = f"{SELECT} WHERE id = $1 FOR NO KEY UPDATE"
 SERIALIZE: Final = "SELECT pg_advisory_xact_lock($1)"
 INSERT: Final = """
     INSERT INTO authority (name, generation, certificate, chain, key, key_type, serial, subject, not_before, not_after,
-                           is_default)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING id, created_at
+                           is_default, of_account)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING id, created_at
 """
 RETIRE: Final = "UPDATE authority SET retired_at = $2, is_default = false WHERE id = $1"
 CLEAR_DEFAULT: Final = "UPDATE authority SET is_default = false WHERE is_default"
 SET_DEFAULT: Final = "UPDATE authority SET is_default = true WHERE id = $1"
 DISTRUST: Final = "UPDATE authority SET distrusted_at = $2 WHERE id = $1"
+# The key goes, too: what is of no account any more must not sign for it.
+END: Final = """
+    UPDATE authority SET key = NULL, retired_at = coalesce(retired_at, $2), distrusted_at = coalesce(distrusted_at, $2)
+    WHERE id = $1
+"""
+HAS_ISSUED: Final = "SELECT EXISTS (SELECT FROM certificate WHERE authority_id = $1)"
+DELETE: Final = "DELETE FROM authority WHERE id = $1"
 KEY: Final = """
     SELECT name, generation, key, retired_at IS NULL AND distrusted_at IS NULL AS may_issue FROM authority WHERE id = $1
 """
@@ -95,6 +108,11 @@ async def every(tx: Tx) -> list[Authority]:
     return [_authority(row) for row in await tx.db.fetch(LIST)]
 
 
+async def names(tx: Tx) -> dict[int, tuple[str, int]]:
+    """Name and generation of every authority, of accounts too, by id."""
+    return {row["id"]: (row["name"], row["generation"]) for row in await tx.db.fetch(NAMES)}
+
+
 async def trusted(tx: Tx, now: datetime) -> list[Authority]:
     """Those that are valid now and not distrusted; retired ones too: their leaves still live."""
     return [_authority(row) for row in await tx.db.fetch(TRUSTED, now)]
@@ -117,7 +135,7 @@ async def add(tx: Tx, authority: Authority, key: str) -> Authority:
     row = await tx.db.fetchrow(
         INSERT, authority.name, authority.generation, authority.certificate, list(authority.chain), sealed,
         authority.key_type, authority.serial, authority.subject, authority.not_before, authority.not_after,
-        authority.is_default,
+        authority.is_default, authority.of_account,
     )  # fmt: skip
     assert row is not None
     return replace(authority, id=row["id"], created_at=row["created_at"])
@@ -130,6 +148,20 @@ async def retire(tx: Tx, authority: Authority, at: datetime) -> None:
 async def distrust(tx: Tx, authority: Authority, at: datetime | None) -> None:
     """None: trust it again."""
     await tx.db.execute(DISTRUST, authority.id, at)
+
+
+async def end(tx: Tx, authority_id: int, at: datetime) -> None:
+    """Retire and distrust it, and destroy its key: it signs nothing any more, no CRL either."""
+    await tx.db.execute(END, authority_id, at)
+
+
+async def has_issued(tx: Tx, authority_id: int) -> bool:
+    return bool(await tx.db.fetchval(HAS_ISSUED, authority_id))
+
+
+async def delete(tx: Tx, authority_id: int) -> None:
+    """Raises: Refusal IN_USE from the transaction, when it has issued something."""
+    await tx.db.execute(DELETE, authority_id)
 
 
 async def set_default(tx: Tx, authority: Authority) -> None:

@@ -34,7 +34,9 @@ LIST: Final = f"""
 """
 LOCK_NAME: Final = "SELECT pg_advisory_xact_lock(hashtextextended('certificate ' || $1, 0))"
 NAME_IN_USE: Final = """
-    SELECT EXISTS (SELECT FROM certificate WHERE cn = $1 AND status <> 'revoked' AND not_after > $2)
+    SELECT EXISTS (
+        SELECT FROM certificate c JOIN authority a ON a.id = c.authority_id
+        WHERE c.cn = $1 AND c.status <> 'revoked' AND c.not_after > $2 AND NOT a.of_account)
 """
 LOCK: Final = "SELECT FROM certificate WHERE id = $1 FOR NO KEY UPDATE"
 KEEP_DEVICE: Final = "SELECT FROM device WHERE id = $1 FOR KEY SHARE"
@@ -82,7 +84,7 @@ REPLACED: Final = """
     ORDER BY c.id LIMIT $3
 """
 # The shortest threshold that is reached counts. One longer than half of the certificate's life says nothing; one whose
-# successor the device already uses needs no warning.
+# successor the device already uses needs no warning. Accounts are warned of their own: see `roots`.
 EXPIRING: Final = """
     WITH due AS (
         SELECT c.id, min(t.days) AS days FROM certificate c CROSS JOIN unnest($2::integer[]) t (days)
@@ -91,6 +93,7 @@ EXPIRING: Final = """
               AND c.not_after <= $1 + make_interval(days => t.days)
               AND c.not_after - c.not_before >= make_interval(days => 2 * t.days)
               AND NOT EXISTS (SELECT FROM certificate n WHERE n.id = c.superseded_by AND n.last_seen_at IS NOT NULL)
+              AND NOT EXISTS (SELECT FROM authority a WHERE a.id = c.authority_id AND a.of_account)
         GROUP BY c.id
     ), held AS (
         SELECT c.id, due.days FROM certificate c JOIN due USING (id)
@@ -130,6 +133,11 @@ def _certificate(row: asyncpg.Record) -> Certificate:
 async def by_id(tx: Tx, certificate_id: int) -> Certificate | None:
     row = await tx.db.fetchrow(BY_ID, certificate_id)
     return _certificate(row) if row else None
+
+
+async def by_ids(tx: Tx, ids: Sequence[int]) -> list[Certificate]:
+    """In the order of their ids."""
+    return [_certificate(row) for row in await tx.db.fetch(BY_IDS, ids)]
 
 
 async def find(tx: Tx, authority_id: int, serial: str) -> Certificate | None:
@@ -172,7 +180,7 @@ async def lock_name(tx: Tx, cn: str) -> None:
 
 
 async def is_name_in_use(tx: Tx, cn: str, now: datetime) -> bool:
-    """Does a certificate of this common name live that is not revoked?"""
+    """Does a certificate of this common name live that is not revoked? Those that accounts issue do not count."""
     return bool(await tx.db.fetchval(NAME_IN_USE, cn, now))
 
 

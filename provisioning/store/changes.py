@@ -34,6 +34,7 @@ class What(StrEnum):
     AUTHORITY = "authority"
     TAKEN_OVER = "taken_over"
     TRUNCATED = "truncated"
+    DELIVERY = "delivery"
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ DUPLICATES: Final = {
     "certificate_serial_key": "certificate",
     "certificate_fingerprint_key": "certificate",
     "module_uid_key": "device",
+    "module_twin_key": "device",
     "root_ca_name_key": "CAName",
     "tag_name_key": "TagName",
     "webhook_url_key": "NotificationURL",

@@ -50,6 +50,7 @@ LIST: Final = f"""
     ORDER BY d.id LIMIT $7
 """
 LOCK: Final = "SELECT FROM device WHERE id = $1 FOR UPDATE"
+LOCK_ALL: Final = "SELECT FROM device WHERE id = ANY($1) ORDER BY id FOR UPDATE"
 KEEP: Final = "SELECT FROM device WHERE id = $1 FOR KEY SHARE"
 
 # One statement settles the race of many registrations of one serial number: the identifier is unique, its winner alone
@@ -205,6 +206,12 @@ async def lock(tx: Tx, device: Device) -> Device:
     if found := await by_id(tx, device.id):
         return found
     raise Refusal(Reason.UNKNOWN, device=device.key or device.serial)
+
+
+async def lock_all(tx: Tx, device_ids: Sequence[int]) -> list[Device]:
+    """As `lock`, of many; those that have been deleted in the meantime are left out."""
+    await tx.db.execute(LOCK_ALL, device_ids)
+    return await by_ids(tx, device_ids)
 
 
 async def hold(tx: Tx, device_id: int) -> None:

@@ -19,11 +19,12 @@ SERVER: Final = """
 """
 CHANNEL: Final = "gatehouse_doctor"
 NOTIFY: Final = "SELECT pg_notify($1, $2)"
-# A device counts by the certificate of its that lives longest.
+# A device counts by the certificate of its that lives longest. Those that accounts issue are theirs to look after.
 DEVICES: Final = """
     WITH longest AS (
-        SELECT max(not_after) AS until FROM certificate
-        WHERE profile = 'device' AND status = 'valid' AND device_id IS NOT NULL GROUP BY device_id
+        SELECT max(c.not_after) AS until FROM certificate c JOIN authority a ON a.id = c.authority_id
+        WHERE c.profile = 'device' AND c.status = 'valid' AND c.device_id IS NOT NULL AND NOT a.of_account
+        GROUP BY c.device_id
     )
     SELECT count(*) AS devices, count(*) FILTER (WHERE until <= $1) AS expired,
            count(*) FILTER (WHERE until > $1 AND until <= $2) AS expiring

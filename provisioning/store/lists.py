@@ -3,9 +3,11 @@
 A list is of ids; rows of `tally` say how many of each thousand ids are in it. See the migration for who writes them.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import IntEnum
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from provisioning.store.database import Tx
 
@@ -22,6 +24,9 @@ LOCATE: Final = """
     FROM (SELECT true) AS one LEFT JOIN LATERAL (
         SELECT bucket, n, upto FROM upto WHERE n > 0 AND upto > $3 ORDER BY bucket LIMIT 1
     ) AS place ON true
+"""
+LENGTHS: Final = """
+    SELECT owner, sum(n)::bigint AS n FROM tally WHERE kind = $1 AND owner = ANY($2) AND bucket = 0 GROUP BY owner
 """
 # Of a bucket that several rows are about one is left, or none.
 COMPACT: Final = """
@@ -56,6 +61,23 @@ class List(IntEnum):
     """Modules that have a certificate. Owner: the root CA."""
 
 
+LENGTH_OF: Final[Mapping[List, int]] = {List.OF_PROFILE: 9, List.TAGGED: 10}
+"""Lists whose owners are listed with their lengths: these stand by themselves in bucket 0 of another kind."""
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Up to `PAGE_SIZE` records of a list that has `total`. Past the end there are none."""
+
+    records: Sequence[T]
+    number: int
+    """From 1 on."""
+    total: int
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a page begins: at `first`, but for the next `skip` ids of the list. `first` None: past the end."""
@@ -75,6 +97,12 @@ async def locate(tx: Tx, which: List, owner: int, page: int, size: int = PAGE_SI
     return Place(row["total"], row["bucket"] * BUCKET, offset - row["before"])
 
 
-async def compact(tx: Tx, limit: int = 1_000) -> int:
+async def lengths(tx: Tx, which: List, owners: Sequence[int]) -> dict[int, int]:
+    """How long these owners' lists are, one of `LENGTH_OF`; those without an entry are empty."""
+    rows = await tx.db.fetch(LENGTHS, LENGTH_OF[which], owners)
+    return {row["owner"]: row["n"] for row in rows}
+
+
+async def compact(tx: Tx, *, now: datetime, limit: int = 1_000) -> int:  # noqa: ARG001 - as all works of the upkeep
     """Make sums of the rows of up to `limit` buckets; returns how many rows they were."""
     return int(await tx.db.fetchval(COMPACT, limit))

@@ -92,6 +92,10 @@ class World:
         await self.registrations.close()
         await self.enrolments.close()
 
+    def now(self) -> datetime:
+        """By the clock that is set at this moment."""
+        return self.clock()
+
 
 HOST: Final = re.compile(
     r"(?:(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9.])?)|\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\])(?::[0-9]{0,5})?"

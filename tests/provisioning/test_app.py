@@ -17,7 +17,7 @@ import pytest
 
 from broker import packets
 from broker.sessions import Sessions
-from provisioning import app, follow
+from provisioning import doors, follow
 from provisioning.app import Running, admissions, gatehouse
 from provisioning.core import registry
 from provisioning.follow import Follower, following
@@ -369,7 +369,7 @@ def test_endpoints_are_those_configured_or_those_listened_on() -> None:
         ({"endpoints": {"hurl": "https://h.example.org/x"}}, "tcp://127.0.0.1:1", "https://h.example.org/x"),
     ):
         endpoints = Endpoints()
-        app._tell_endpoints(endpoints, settings_for("unused", **overrides), 1)
+        doors.tell_endpoints(endpoints, settings_for("unused", **overrides), 1)
         assert (endpoints.murl("asked"), endpoints.hurl("asked")) == (murl, hurl)
 
 

@@ -25,7 +25,8 @@ async def test_what_runs_is_told(service: Running) -> None:
         assert values['gatehouse_pool_connections{state="open"}'] >= 1
     await until(lambda: told()["gatehouse_sessions"] == 0, "the session's end")
     queues = {name for name in told() if name.startswith("gatehouse_queue_depth")}
-    expected = ("look_up", "login_write", "registration", "enrolment", "presence", "messages")
+    expected = ("look_up", "login_write", "registration", "enrolment", "presence", "outbox", "messages")
     assert queues == {f'gatehouse_queue_depth{{queue="{queue}"}}' for queue in expected}
+    assert told()["gatehouse_dead_letters"] == 0
     directions = {name for name in told() if name.startswith("gatehouse_messages_total")}
     assert len(directions) == 4

@@ -24,7 +24,10 @@ def test_counts_by_label_values() -> None:
     metrics.login("enos", "refused", "not_proven", 0.02)
     metrics.activation("enos", "accepted")
     metrics.request("enos", "bootstrap", "refused", 0.004)
+    metrics.delivery("failed", "timeout", 10.0)
     seen = values(metrics)
+    assert seen["gatehouse_deliveries_total", "failed", "timeout"] == 1
+    assert seen["gatehouse_delivery_seconds_count", "failed"] == 1
     assert seen["gatehouse_logins_total", "accepted", "enos", ""] == 2
     assert seen["gatehouse_logins_total", "refused", "enos", "not_proven"] == 1
     assert seen["gatehouse_activations_total", "accepted", "enos"] == 1

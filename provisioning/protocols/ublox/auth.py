@@ -35,12 +35,12 @@ class Tokens(TypedDict):
 async def authenticate(call: Call, asked: Authenticate) -> Granted:
     account = await accounts.prove(call.tx, wire.PROTOCOL, asked.key, asked.secret)
     refresh_token = await accounts.give_refresh_token(call.tx, account, now=call.now)
-    return Granted(await call.access.issue(call.database, account, now=call.now), refresh_token)
+    return Granted(call.access.issue(account, now=call.now), refresh_token)
 
 
 async def refresh(call: Call, asked: Refresh) -> Granted:
     account = await accounts.refresh(call.tx, wire.PROTOCOL, asked.key, asked.token, now=call.now)
-    return Granted(await call.access.issue(call.database, account, now=call.now))
+    return Granted(call.access.issue(account, now=call.now))
 
 
 def write_tokens(granted: Granted) -> Tokens:

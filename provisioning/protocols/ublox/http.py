@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -15,7 +15,7 @@ from provisioning.core.access import Access, key_set
 from provisioning.core.rates import Rates
 from provisioning.model.account import Account
 from provisioning.model.refusal import Reason, Refusal
-from provisioning.protocols.ublox import refusals, wire
+from provisioning.protocols.ublox import openapi, refusals, wire
 from provisioning.protocols.ublox.auth import Authenticate
 from provisioning.protocols.ublox.auth import Refresh as RefreshForm
 from provisioning.protocols.ublox.call import NOBODY, AnyOperation, Call, Guard
@@ -28,10 +28,13 @@ from provisioning.web.operation import note, operation
 from provisioning.web.world import WORLD, World
 
 LARGEST_BODY: Final = 1_048_576
-LARGE_CSV: Final = 65_536
+LARGE_BODY: Final = 65_536
 """Bytes that take a while to read: not in the loop."""
+LONGEST_KEY: Final = 64
+"""Characters of an API key: no longer one is remembered."""
 CSV: Final = "application/octet-stream"
 KEY_SET: Final = "/.well-known/jwks.json"
+DOCUMENT: Final = "/ublox/openapi.json"
 COMPACT: Final = partial(json.dumps, separators=(",", ":"))
 
 
@@ -49,7 +52,7 @@ class Operations:
 
     def routes(self) -> Iterable[web.RouteDef]:
         """The application must hold `WORLD`, `METRICS` and `REQUEST_TIMEOUT`."""
-        found = [web.get(KEY_SET, served("jwks", self.key_set))]
+        found = [web.get(KEY_SET, served("jwks", self.key_set)), web.get(DOCUMENT, served("openapi", describe))]
         for row in ROUTES:
             handler = served(row.name, partial(self.serve, row), marked=row.marked)
             for path in (f"/v1{row.path}", row.path):
@@ -70,21 +73,25 @@ class Operations:
         world = request.app[WORLD]
         now = world.clock()
         token = None if row.guard is Guard.OPEN else read_authorization(request.headers.get(hdrs.AUTHORIZATION, ""))
-        claims = None if token is None else await self.access.read(world.database, token, now=now)
-        if claims is not None:
+        claims = None
+        if token is None:
+            await self.access.keys(world.database, now)  # not later, when the operation has a connection already
+        else:
+            claims = await self.access.read(world.database, token, now=now)
             note(request, account=claims.key)
-            self._take_turn(claims.key)
+            self._take_turn((claims.account_id, claims.generation))
         form = await read_form(row, request)
         if isinstance(form, Authenticate | RefreshForm):
-            note(request, account=form.key[:64])
-            self._take_turn(form.key)
+            self._take_turn(form.key[: LONGEST_KEY + 1])
         async with world.database.begin() as tx:
             account = NOBODY
             if claims is not None:
-                account = await accounts.current(tx, wire.PROTOCOL, claims.key, claims.generation)
+                account = await accounts.current(tx, wire.PROTOCOL, claims)
                 if row.guard is Guard.SUBSCRIBED and not account.certificates:
                     raise Refusal(Reason.UNSUPPORTED, account=claims.key)
             result = await row.verb(self._call(tx, account, world), form)
+        if isinstance(form, Authenticate | RefreshForm):  # it is a key now; what is none may be anything, a secret too
+            note(request, account=form.key)
         return reply(row.writer(result))
 
     def _call(self, tx: Tx, account: Account, world: World) -> Call:
@@ -93,10 +100,26 @@ class Operations:
             settings=self.settings,
         )  # fmt: skip
 
-    def _take_turn(self, key: str) -> None:
-        """Raises: Refusal RATE_LIMITED."""
-        if not self.rates.take(key):
+    def _take_turn(self, who: Hashable) -> None:
+        """Raises: Refusal RATE_LIMITED.
+
+        Whoever has a token and whoever states a key are counted apart: who only knows the key of an account, or has a
+        token of its secret before, takes no turns from its applications.
+        """
+        if not self.rates.take(who):
             raise Refusal(Reason.RATE_LIMITED)
+
+
+async def describe(request: web.Request) -> web.Response:
+    """The OpenAPI document, or 304 for whoever has it (RFC 9110, 13.1.2)."""
+    found = await asyncio.to_thread(openapi.published, ROUTES)
+    known = {each.value for each in request.if_none_match or ()}
+    if known & {found.etag, "*"}:
+        response = web.Response(status=304)
+    else:
+        response = web.Response(body=found.body, content_type="application/json")
+    response.etag = found.etag
+    return response
 
 
 async def _unknown(_request: web.Request) -> web.Response:
@@ -143,7 +166,9 @@ async def read_form(row: AnyOperation, request: web.Request) -> Form:
     data = await read_bytes(request, LARGEST_BODY)
     if is_csv:
         assert row.csv is not None
-        return await asyncio.to_thread(row.csv, data) if len(data) > LARGE_CSV else row.csv(data)
+        return await asyncio.to_thread(row.csv, data) if len(data) > LARGE_BODY else row.csv(data)
     if row.get:  # has no body, whatever stands there
         return row.reader.read({})  # type: ignore[no-any-return]
+    if len(data) > LARGE_BODY:
+        return await asyncio.to_thread(lambda: row.reader.read(parse_json(data)))
     return row.reader.read(parse_json(data) if data.strip() else {})  # type: ignore[no-any-return]

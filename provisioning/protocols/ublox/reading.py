@@ -5,6 +5,7 @@ A model's fields have the wire's names as aliases. What is wrong with a body is 
 """
 
 from datetime import UTC, date, datetime
+from itertools import combinations
 from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import (
@@ -24,6 +25,8 @@ from provisioning.protocols.ublox import wire
 MOST: Final = 1_000
 """Entries of an array in a request."""
 LONGEST_TAG: Final = 255
+NOTHING: Final[tuple[object, ...]] = (None, [], "")
+"""A field that is so is not stated, where fields exclude each other."""
 
 
 def _integer(value: object) -> object:
@@ -35,13 +38,16 @@ def _instant(value: object) -> datetime:
     if not isinstance(value, str):
         raise ValueError("must be a date and time in ISO 8601")  # noqa: TRY004 - pydantic wants it
     at = datetime.fromisoformat(value)
-    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    try:
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ValueError("must be from the year 1 to the year 9999") from None
 
 
 def _day(value: object) -> date:
-    if not isinstance(value, str) or len(value) != len("yyyy-mm-dd"):
+    if not isinstance(value, str) or (day := date.fromisoformat(value)).isoformat() != value:
         raise ValueError("must be yyyy-mm-dd")
-    return date.fromisoformat(value)
+    return day
 
 
 def _text_schema(**more: object) -> WithJsonSchema:
@@ -74,10 +80,17 @@ CaName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,45}\Z", json_schema_ex
 
 def _describe(schema: dict[str, Any], model: type[Any]) -> None:
     """Say in the schema what `ONE_OF` and `AT_MOST_ONE_OF` say."""
-    exactly: list[dict[str, Any]] = [{"oneOf": [{"required": [name]} for name in each]} for each in model.ONE_OF]
-    at_most: list[dict[str, Any]] = [{"not": {"required": list(each)}} for each in model.AT_MOST_ONE_OF]
+    exactly = [{"oneOf": [_states(name) for name in each]} for each in model.ONE_OF]
+    at_most = [
+        {"not": {"allOf": [_states(one), _states(other)]}}
+        for each in model.AT_MOST_ONE_OF for one, other in combinations(each, 2)
+    ]  # fmt: skip
     if rules := exactly + at_most:
         schema["allOf"] = rules
+
+
+def _states(name: str) -> dict[str, Any]:
+    return {"required": [name], "properties": {name: {"not": {"enum": list(NOTHING)}}}}
 
 
 class Form(BaseModel):
@@ -97,7 +110,7 @@ class Form(BaseModel):
         if not isinstance(body, dict):
             raise ValueError("must be an object")  # noqa: TRY004 - pydantic wants it
         for names in (*cls.ONE_OF, *cls.AT_MOST_ONE_OF):
-            stated = sum(body.get(name) not in (None, [], "") for name in names)
+            stated = sum(body.get(name) not in NOTHING for name in names)
             if stated > 1 or (stated == 0 and names in cls.ONE_OF):
                 raise ValueError("states " + ("too much" if stated else "too little"))
         return body

@@ -4,7 +4,14 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from provisioning.model.account import AccountProduct, AccountSpec, ModuleSpec, ProfileGroup, ProfileSpec
+from provisioning.model.account import (
+    AccountProduct,
+    AccountSpec,
+    ModuleDevice,
+    ModuleSpec,
+    ProfileGroup,
+    ProfileSpec,
+)
 from provisioning.model.registry import Device, Group, Product
 from provisioning.model.spec import Spec
 from provisioning.protocols.fields import FLAG, Check, pattern, refuse, renamed
@@ -99,19 +106,27 @@ def _require(fields: Mapping[str, object], table: Mapping[str, tuple[str, Check]
 
 def write_row(thing: Product | Group | Device) -> dict[str, object]:
     """The row that brings `thing` about again, secrets included; of an API secret its hash, for nobody has it."""
-    row: dict[str, object] = {"protocol": wire.PROTOCOL}
-    if isinstance(thing, Product):
-        assert isinstance(thing, AccountProduct)
-        row |= {
-            "type": "account", "apiKey": thing.key, "apiSecretSha256": thing.secret_hash.hex(), "name": thing.name,
-            "strictE2E": thing.strict_e2e, "certificateManagement": thing.certificates,
-        }  # fmt: skip
-    elif isinstance(thing, Group):
-        assert isinstance(thing, ProfileGroup)
-        row |= {
-            "type": "profile", "apiKey": thing.product, "deviceProfileUID": thing.key, "profileName": thing.name,
-            "whitelistCheck": thing.whitelist_check,
-        }  # fmt: skip
-    else:
-        row |= {"type": "device", "apiKey": thing.product, "rotPublicUID": thing.key, "rootSecret": thing.secret}
-    return row
+    match thing:
+        case Product():
+            row: dict[str, object] = {"type": "account", "apiKey": thing.key}
+        case Group():
+            row = {"type": "profile", "apiKey": thing.product, "deviceProfileUID": thing.key, "profileName": thing.name}
+        case Device():
+            row = {"type": "device", "apiKey": thing.product, "rotPublicUID": thing.key, "rootSecret": thing.secret}
+    match thing:
+        case AccountProduct():
+            row |= {
+                "apiSecretSha256": thing.secret_hash.hex(), "strictE2E": thing.strict_e2e,
+                "certificateManagement": thing.certificates,
+            }  # fmt: skip
+        case ProfileGroup():
+            row |= {"whitelistCheck": thing.whitelist_check}
+        case ModuleDevice():
+            row |= {"deviceSerialNumber": thing.device_serial, "imei": thing.imei}
+    if not isinstance(thing, Group):
+        row["name"] = thing.name
+    if isinstance(thing, Product) and thing.demo:
+        row["demo"] = True
+    if isinstance(thing, Device) and thing.disabled:
+        row["disabled"] = True
+    return {"protocol": wire.PROTOCOL} | {name: value for name, value in row.items() if value != ""}

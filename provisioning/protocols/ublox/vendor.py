@@ -1,26 +1,44 @@
 """u-blox as Gatehouse sees it: a vendor whose devices come over HTTP alone."""
 
+import uuid
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
 from aiohttp import web
 
-from provisioning.core.generate import HOUSE
+from provisioning.core import generate
 from provisioning.core.login import LoginClaim
 from provisioning.model.admission import Admission, ConnackCodes, Rejection
 from provisioning.model.credential import Credential
 from provisioning.model.identity import Identity
 from provisioning.model.mqtt import Connect, Peer
-from provisioning.model.refusal import Reason
+from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device, Group, Product
 from provisioning.model.spec import Forms, Spec
-from provisioning.protocols.ublox import rows, wire
+from provisioning.protocols.fields import refuse
+from provisioning.protocols.ublox import machine_http, rows, wire
 from provisioning.protocols.ublox.http import Operations
 from provisioning.sections import Ublox as Settings
 
 NOT_AUTHORIZED: Final = ConnackCodes(5, 0x87)
 CONNACKS: Final[Mapping[Reason, ConnackCodes]] = MappingProxyType(dict.fromkeys(Reason, NOT_AUTHORIZED))
+
+
+def _uid() -> str:
+    """Raises: Refusal MALFORMED: a root of trust has its uid from the factory."""
+    raise refuse("rotPublicUID", "is missing")
+
+
+def _root_secret() -> str:
+    """Raises: Refusal ILLEGAL_TRANSITION: a root of trust keeps its secret for life."""
+    raise Refusal(Reason.ILLEGAL_TRANSITION, state="a module with a root secret of its own", step="give it another one")
+
+
+FORMS: Final = Forms(
+    product_key=lambda: str(uuid.uuid4()), product_secret=generate.secret, device_key=_uid, device_secret=_root_secret,
+    asset_id=generate.asset_id,
+)  # fmt: skip
 
 
 class Ublox:
@@ -35,10 +53,10 @@ class Ublox:
 
     @property
     def forms(self) -> Forms:
-        return HOUSE
+        return FORMS
 
     def routes(self) -> Iterable[web.RouteDef]:
-        return self._operations.routes()
+        return [*self._operations.routes(), *machine_http.routes()]
 
     def read_row(self, row: dict[str, object]) -> Spec:
         return rows.read_row(row)

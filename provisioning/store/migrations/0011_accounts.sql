@@ -32,6 +32,21 @@ CREATE TABLE token_key (
     CONSTRAINT token_key_pkey PRIMARY KEY (kid)
 );
 
+-- Authorities of accounts certify their modules and nothing else: nobody logs in here with what they issue.
+ALTER TABLE authority ADD COLUMN of_account boolean NOT NULL DEFAULT false;
+CREATE INDEX authority_house ON authority (name, generation) WHERE NOT of_account;
+CREATE INDEX certificate_revoked ON certificate (authority_id, revoked_at) WHERE status <> 'valid';
+DROP TRIGGER authority_added ON authority;
+DROP TRIGGER authority_changed ON authority;
+CREATE TRIGGER authority_added AFTER INSERT ON authority FOR EACH ROW
+    WHEN (NOT NEW.of_account) EXECUTE FUNCTION tell_authority();
+CREATE TRIGGER authority_deleted AFTER DELETE ON authority FOR EACH ROW
+    WHEN (NOT OLD.of_account) EXECUTE FUNCTION tell_authority();
+CREATE TRIGGER authority_changed AFTER UPDATE ON authority FOR EACH ROW
+    WHEN (NOT NEW.of_account AND (OLD.certificate, OLD.chain, OLD.is_default, OLD.retired_at, OLD.distrusted_at)
+          IS DISTINCT FROM (NEW.certificate, NEW.chain, NEW.is_default, NEW.retired_at, NEW.distrusted_at))
+    EXECUTE FUNCTION tell_authority();
+
 CREATE TABLE root_ca (
     id           bigint GENERATED ALWAYS AS IDENTITY,
     account_id   bigint NOT NULL,
@@ -44,11 +59,12 @@ CREATE TABLE root_ca (
     crl          bytea,                                 -- DER
     crl_at       timestamptz,
     created_at   timestamptz NOT NULL,
+    deleted_at   timestamptz,                           -- it has issued certificates, which still name it
     CONSTRAINT root_ca_pkey PRIMARY KEY (id),
-    CONSTRAINT root_ca_name_key UNIQUE (name),
     CONSTRAINT root_ca_account_fkey FOREIGN KEY (account_id) REFERENCES account (product_id) ON DELETE CASCADE,
     CONSTRAINT root_ca_authority_fkey FOREIGN KEY (authority_id) REFERENCES authority (id)
 );
+CREATE UNIQUE INDEX root_ca_name_key ON root_ca (name) WHERE deleted_at IS NULL;
 CREATE INDEX root_ca_account ON root_ca (account_id, id);
 CREATE INDEX root_ca_authority ON root_ca (authority_id);
 
@@ -79,7 +95,7 @@ CREATE TABLE module (
     blacklisted       boolean NOT NULL DEFAULT false,   -- it has bootstrapped without leave
     bootstrapped_at   timestamptz,
     signed_at         timestamptz,                      -- by the module's clock: its last bootstrap
-    nonce             text,                             -- of its last bootstrap
+    bootstrap_mac     text,                             -- of its last bootstrap: what repeats it has the same
     imei              text,
     device_serial     text,
     production_serial text,
@@ -96,6 +112,7 @@ CREATE TABLE module (
     current_ca        bigint,                           -- of `current`
     certificate_id    bigint,                           -- installed, or about to be
     issuer_id         bigint,                           -- its root CA
+    warn_at           timestamptz,                      -- when the account is told next that it expires
     CONSTRAINT module_pkey PRIMARY KEY (device_id),
     CONSTRAINT module_uid_key UNIQUE (uid),
     CONSTRAINT module_uid CHECK (uid ~ '^[0-9a-f]{16}$'),
@@ -113,6 +130,9 @@ CREATE INDEX module_blacklisted ON module (account_id, device_id) INCLUDE (uid) 
 CREATE INDEX module_unattributed ON module (account_id, device_id) INCLUDE (uid) WHERE profile_id IS NULL;
 CREATE INDEX module_profile ON module (profile_id, device_id) INCLUDE (uid) WHERE profile_id IS NOT NULL;
 CREATE INDEX module_low ON module (account_id, right(uid, 8));
+-- Headers of encrypted messages name no more of a module than this.
+CREATE UNIQUE INDEX module_twin_key ON module (account_id, right(uid, 8), substr(uid, 5, 4))
+    WHERE bootstrapped_at IS NOT NULL;
 CREATE INDEX module_imei ON module (account_id, imei) WHERE imei IS NOT NULL;
 CREATE INDEX module_serial ON module (account_id, serial) WHERE serial IS NOT NULL;
 CREATE INDEX module_device_serial ON module (account_id, device_serial) WHERE device_serial IS NOT NULL;
@@ -122,6 +142,7 @@ CREATE INDEX module_current_ca ON module (current_ca) WHERE current_ca IS NOT NU
 CREATE INDEX module_issuer ON module (issuer_id, device_id) WHERE issuer_id IS NOT NULL;
 CREATE INDEX module_certificate ON module (certificate_id) WHERE certificate_id IS NOT NULL;
 CREATE INDEX module_due ON module (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX module_warn ON module (warn_at) WHERE warn_at IS NOT NULL;
 
 CREATE TABLE whitelist (
     id         bigint GENERATED ALWAYS AS IDENTITY,
@@ -150,6 +171,7 @@ CREATE INDEX tag_page ON tag (account_id, id);
 CREATE TABLE tag_module (
     tag_id    bigint NOT NULL,
     device_id bigint NOT NULL,
+    sync      boolean NOT NULL DEFAULT false,           -- as whoever assigned it said; nothing asks for it
     CONSTRAINT tag_module_pkey PRIMARY KEY (tag_id, device_id),
     CONSTRAINT tag_module_tag_fkey FOREIGN KEY (tag_id) REFERENCES tag (id) ON DELETE CASCADE,
     CONSTRAINT tag_module_device_fkey FOREIGN KEY (device_id) REFERENCES module (device_id) ON DELETE CASCADE
@@ -158,6 +180,7 @@ CREATE INDEX tag_module_device ON tag_module (device_id);
 CREATE TABLE tag_profile (
     tag_id     bigint NOT NULL,
     profile_id bigint NOT NULL,
+    sync       boolean NOT NULL DEFAULT false,
     CONSTRAINT tag_profile_pkey PRIMARY KEY (tag_id, profile_id),
     CONSTRAINT tag_profile_tag_fkey FOREIGN KEY (tag_id) REFERENCES tag (id) ON DELETE CASCADE,
     CONSTRAINT tag_profile_profile_fkey FOREIGN KEY (profile_id) REFERENCES device_profile (group_id) ON DELETE CASCADE
@@ -185,6 +208,7 @@ BEGIN
         UNION ALL SELECT 4, profile_id, device_id / 1000 FROM them WHERE profile_id IS NOT NULL
         UNION ALL SELECT 5, account_id, device_id / 1000 FROM them WHERE profile_id IS NULL
         UNION ALL SELECT 8, issuer_id, device_id / 1000 FROM them WHERE issuer_id IS NOT NULL
+        UNION ALL SELECT 9, profile_id, 0 FROM them WHERE profile_id IS NOT NULL
     ) list GROUP BY kind, owner, bucket;
     RETURN NULL;
 END $$;
@@ -195,12 +219,13 @@ CREATE TRIGGER module_deleted AFTER DELETE ON module REFERENCING OLD TABLE AS th
 
 CREATE FUNCTION tally_module() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO tally SELECT kind, owner, NEW.device_id / 1000, sum(n) FROM (VALUES
+    INSERT INTO tally SELECT kind, owner, CASE kind WHEN 9 THEN 0 ELSE NEW.device_id / 1000 END, sum(n) FROM (VALUES
         (2, OLD.account_id, -OLD.whitelisted::int), (2, NEW.account_id, NEW.whitelisted::int),
         (3, OLD.account_id, -OLD.blacklisted::int), (3, NEW.account_id, NEW.blacklisted::int),
         (4, OLD.profile_id, -1), (4, NEW.profile_id, 1),
         (5, OLD.account_id, -(OLD.profile_id IS NULL)::int), (5, NEW.account_id, (NEW.profile_id IS NULL)::int),
-        (8, OLD.issuer_id, -1), (8, NEW.issuer_id, 1)
+        (8, OLD.issuer_id, -1), (8, NEW.issuer_id, 1),
+        (9, OLD.profile_id, -1), (9, NEW.profile_id, 1)
     ) list (kind, owner, n) WHERE owner IS NOT NULL GROUP BY kind, owner HAVING sum(n) <> 0;
     RETURN NULL;
 END $$;
@@ -225,7 +250,8 @@ CREATE FUNCTION tally_tags() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     sign integer := CASE TG_OP WHEN 'INSERT' THEN 1 ELSE -1 END;
 BEGIN
-    INSERT INTO tally SELECT 7, tag_id, device_id / 1000, sign * count(*) FROM them GROUP BY tag_id, device_id / 1000;
+    INSERT INTO tally SELECT 7, tag_id, device_id / 1000, sign * count(*) FROM them GROUP BY tag_id, device_id / 1000
+        UNION ALL SELECT 10, tag_id, 0, sign * count(*) FROM them GROUP BY tag_id;
     RETURN NULL;
 END $$;
 CREATE TRIGGER tag_module_inserted AFTER INSERT ON tag_module REFERENCING NEW TABLE AS them
@@ -286,11 +312,11 @@ CREATE TABLE suspicion (
 CREATE INDEX suspicion_value ON suspicion (account_id, reason, value, device_id);
 CREATE INDEX suspicion_account ON suspicion (account_id, device_id);
 
--- By the minute while it is young, by the day later.
+-- By the second while it is young, by the day (UTC) later.
 CREATE TABLE usage (
     device_id  bigint NOT NULL,
     kind       text NOT NULL,
-    at         timestamptz NOT NULL,
+    at         timestamptz NOT NULL,                    -- when the second or the day began
     account_id bigint NOT NULL,
     n          bigint NOT NULL,
     CONSTRAINT usage_pkey PRIMARY KEY (device_id, kind, at),
@@ -298,6 +324,7 @@ CREATE TABLE usage (
 );
 CREATE INDEX usage_account ON usage (account_id, at);
 CREATE INDEX usage_at ON usage (at);
+CREATE INDEX usage_young ON usage (at) WHERE at AT TIME ZONE 'UTC' <> date_trunc('day', at AT TIME ZONE 'UTC');
 
 -- How a module's keys for data sent to it change.
 CREATE TABLE keyset (
@@ -348,6 +375,7 @@ CREATE TABLE webhook (
     account_id    bigint NOT NULL,
     url           text NOT NULL,
     kind          text NOT NULL,
+    receiver      uuid NOT NULL GENERATED ALWAYS AS (md5(account_id::text || ' ' || url)::uuid) STORED,
     authorization_token bytea NOT NULL,                 -- sealed
     created_at    timestamptz NOT NULL,
     CONSTRAINT webhook_pkey PRIMARY KEY (id),
@@ -359,25 +387,45 @@ CREATE INDEX webhook_kind ON webhook (account_id, kind);
 CREATE TABLE delivery (
     id           bigint GENERATED ALWAYS AS IDENTITY,
     webhook_id   bigint NOT NULL,
-    subject      text NOT NULL,                         -- deliveries about one subject keep their order
+    receiver     uuid NOT NULL,                         -- of the webhook
+    subject      text NOT NULL,
     kind         text NOT NULL,
     body         text NOT NULL,
     created_at   timestamptz NOT NULL,
     attempts     integer NOT NULL DEFAULT 0,
     due_at       timestamptz NOT NULL,
-    leased_until timestamptz,                           -- a process is at it until then
     error        text NOT NULL DEFAULT '',              -- of the last attempt
     dead_at      timestamptz,                           -- since when it is given up
     CONSTRAINT delivery_pkey PRIMARY KEY (id),
     CONSTRAINT delivery_webhook_fkey FOREIGN KEY (webhook_id) REFERENCES webhook (id) ON DELETE CASCADE
 );
-CREATE INDEX delivery_due ON delivery (due_at) WHERE dead_at IS NULL;
-CREATE INDEX delivery_order ON delivery (webhook_id, subject, id) WHERE dead_at IS NULL;
+CREATE INDEX delivery_order ON delivery (receiver, subject, id) WHERE dead_at IS NULL;
+CREATE INDEX delivery_webhook ON delivery (webhook_id);
 CREATE INDEX delivery_dead ON delivery (dead_at, id) WHERE dead_at IS NOT NULL;
+
+-- Deliveries to one receiver (a URL of an account) about one subject keep their order: they wait in a lane, and the
+-- process that has its lease is at the first of them. A lane that is empty is deleted.
+CREATE TABLE lane (
+    id         bigint GENERATED ALWAYS AS IDENTITY,
+    account_id bigint NOT NULL,
+    receiver   uuid NOT NULL,
+    subject    text NOT NULL,
+    due_at     timestamptz NOT NULL,                    -- of its first delivery; where it is leased: the lease's end
+    lease      uuid,
+    CONSTRAINT lane_pkey PRIMARY KEY (id),
+    CONSTRAINT lane_subject_key UNIQUE (receiver, subject),
+    CONSTRAINT lane_account_fkey FOREIGN KEY (account_id) REFERENCES account (product_id) ON DELETE CASCADE
+);
+CREATE INDEX lane_account ON lane (account_id);
+CREATE INDEX lane_receiver ON lane (receiver, due_at, id);
+CREATE INDEX lane_due ON lane (due_at);
 
 CREATE FUNCTION tell_delivery() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM pg_notify('gatehouse', '{"change":"delivery"}');
+    IF EXISTS (SELECT FROM them) THEN
+        PERFORM pg_notify('gatehouse', '{"change":"delivery"}');
+    END IF;
     RETURN NULL;
 END $$;
-CREATE TRIGGER delivery_added AFTER INSERT ON delivery FOR EACH STATEMENT EXECUTE FUNCTION tell_delivery();
+CREATE TRIGGER delivery_added AFTER INSERT ON delivery REFERENCING NEW TABLE AS them
+    FOR EACH STATEMENT EXECUTE FUNCTION tell_delivery();

@@ -108,7 +108,7 @@ async def test_a_table_for_pipes(command: Command, serials: dict[str, str]) -> N
         (["--product", "nope"], "there is no product nope"),
         (["--product", "pk1", "--device", "nope"], "there is no device nope in product pk1"),
         (["--authority", "nope"], "there is no authority nope"),
-        (["--protocol", "nope"], "there is no protocol nope; there is enos, tencent, ioto"),
+        (["--protocol", "nope"], "there is no protocol nope; there is enos, tencent, ioto, ublox"),
     ],
 )
 async def test_a_list_of_what_is_not_there(command: Command, args: list[str], words: str) -> None:

@@ -68,7 +68,7 @@ async def test_certificate_login_is_turned_on_and_off(command: Command) -> None:
         (["create", ""], "key must not be empty"),
         (["create", "pk1", "--secret", ""], "secret must not be empty"),
         (["create", "pk1", "--secret", "two words"], "productSecret must be 1 to 128 visible ASCII characters"),
-        (["create", "pk1", "--protocol", "nope"], "there is no protocol nope; there is enos, tencent, ioto"),
+        (["create", "pk1", "--protocol", "nope"], "there is no protocol nope; there is enos, tencent, ioto, ublox"),
     ],
 )
 async def test_refusals_are_one_line(command: Command, args: list[str], words: str) -> None:

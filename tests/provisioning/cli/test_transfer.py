@@ -102,7 +102,7 @@ async def test_good_rows_are_in_whatever_the_others_are(command: Command, tmp_pa
         (6, "failed", "there is no product nope"),
         (7, "failed", "the line is not a JSON object"),
         (8, "created", None),
-        (9, "failed", "protocol must be one of enos, tencent, ioto"),
+        (9, "failed", "protocol must be one of enos, tencent, ioto, ublox"),
         (10, "failed", f"the line is longer than {LONGEST_LINE} bytes"),
     ]
     assert [row["key"] for row in (await command("device", "list", "--json")).rows] == ["dk1", "dk2"]
@@ -231,7 +231,7 @@ async def test_an_export_of_one_protocol(command: Command) -> None:
     await command("product", "create", "pk1")
     assert (await command("export", "-", "--protocol", "enos")).out == (await command("export", "-")).out
     refused = await command("export", "-", "--protocol", "nope", code=1)
-    assert refused.err == "gatehouse: there is no protocol nope; there is enos, tencent, ioto\n"
+    assert refused.err == "gatehouse: there is no protocol nope; there is enos, tencent, ioto, ublox\n"
 
 
 @server
