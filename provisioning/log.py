@@ -213,13 +213,14 @@ def configure(
         else [JSON_TRACEBACKS, redact, structlog.processors.JSONRenderer(separators=(",", ":"))]
     )
     lines = Lines(output, at_once=console or not _is_file(stream))
+    processors: list[Processor] = [*shared, *renderer] if console else [one_line]
     structlog.configure(
-        processors=[*shared, *renderer] if console else [one_line],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )
-    _bound[:] = [structlog.get_logger().bind()]
+    _bound[:] = [(structlog.get_logger().bind(), processors)]
     handler = logging.StreamHandler(cast("TextIO", output))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -232,9 +233,14 @@ def configure(
     logging.getLogger("amqtt").setLevel(logging.ERROR)  # its INFO and WARNING lines repeat what ours say
 
 
-_bound: list[Logger] = []
-"""The logger of this process, once logging is set up: to make one for each line costs as much as the line."""
+_bound: list[tuple[Logger, list[Processor]]] = []
+"""The logger of this process, and what it was set up with: to make one for each line costs as much as the line."""
 
 
 def get() -> Logger:
-    return _bound[0] if _bound else structlog.get_logger()
+    if _bound:
+        logger, processors = _bound[0]
+        if structlog.get_config()["processors"] is processors:  # nobody has set up another one since
+            return logger
+    found: Logger = structlog.get_logger()
+    return found

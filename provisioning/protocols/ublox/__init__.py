@@ -14,6 +14,7 @@ rootca      root CAs, their CRLs and devices
 certificate orders for device certificates, and their revocation; issuing: what heartbeats do about both
 expiry      what accounts are told before certificates and root CAs expire
 notices     what the account is told: notifications and webhook events
+webhook     where events are posted
 machine     what modules do: bootstrap, heartbeat; the wire of both: machine_wire, machine_http
 rows        accounts, device profiles and devices as NDJSON rows
 openapi     the table of routes as an OpenAPI document, in the words of `words`; schemas: its JSON Schemas

@@ -45,10 +45,7 @@ content_type_conformance.enabled = true
 response_schema_conformance.enabled = true
 negative_data_rejection = { enabled = true, expected-statuses = [400, 401, 404, 409, 413, 415] }
 """
-"""Good data is not told from what is accepted: a tag that fits its schema need not exist.
-
-Unexpected methods are in test_bad_input.py.
-"""
+"""Good data need not be accepted: a tag that fits its schema need not exist. Other methods are in test_bad_input.py."""
 
 
 def about(document: Any, things: Things) -> Any:
