@@ -6,6 +6,7 @@ The newest key signs. A key that another has followed verifies until the last to
 import asyncio
 import json
 import secrets
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -30,6 +31,8 @@ KEY_LIFETIME: Final = timedelta(days=30)
 LOOK_AGAIN: Final = timedelta(seconds=60)
 """So long a set of keys is taken for the current one."""
 TOKEN_USE: Final = "id"  # noqa: S105 - no secret
+MOST_VERIFIED: Final = 10_000
+"""Tokens that need not be verified again: that takes longer than most of what they are shown for."""
 CLAIMS: Final = ("sub", "aud", "iss", "token_use", "auth_time", "iat", "exp", "account", "generation")
 
 
@@ -63,6 +66,8 @@ class Access:
         self._issuer = issuer
         self._keys: Keys | None = None
         self._reading = asyncio.Lock()
+        self._verified: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
+        """Claims of tokens whose signature has been verified. Whether they still count is asked each time."""
 
     async def keys(self, database: Database, now: datetime, kid: str | None = None) -> Keys:
         """The keys, read again now and then, and when one is asked for that is not among them; one is made if needed.
@@ -107,6 +112,8 @@ class Access:
         Raises:
             Refusal: NOT_PROVEN: not a token, not one of ours, altered or expired; UNAVAILABLE.
         """
+        if verified := self._verified.get(token):
+            return _checked(verified, now)
         kid = _key_id(token)
         key = (await self.keys(database, now, kid)).public.get(kid)
         if key is None:
@@ -118,7 +125,11 @@ class Access:
             )  # fmt: skip
         except (jwt.PyJWTError, ValueError):
             raise Refusal(Reason.NOT_PROVEN) from None
-        return _checked(claims, now)
+        checked = _checked(claims, now)
+        self._verified[token] = claims
+        if len(self._verified) > MOST_VERIFIED:
+            self._verified.popitem(last=False)
+        return checked
 
 
 def _key_id(token: str) -> str:
