@@ -97,6 +97,10 @@ async def care_for_accounts(
                 log.get().warning(
                     "accounts.care", outcome="failed", work=work.__name__, reason=str(refusal.reason)
                 )  # fmt: skip
+            except Exception as error:  # noqa: BLE001 - one account's damage must not end the care for all
+                log.get().error(
+                    "accounts.care", outcome="failed", work=work.__name__, reason="internal", exc_info=error
+                )  # fmt: skip
         await asyncio.sleep(every)
 
 

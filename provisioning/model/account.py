@@ -46,7 +46,7 @@ class ModuleDevice(Device):
     """The module as the registry exports it."""
 
     device_serial: str
-    """From the production log, or as it was sealed. Empty: none is known."""
+    """From the production log. Empty: none is known."""
     imei: str
 
 

@@ -13,7 +13,7 @@ ACCOUNTS: Final = """
 """
 PROFILES: Final = "SELECT group_id, whitelist_check FROM device_profile WHERE group_id = ANY($1)"
 MODULES: Final = """
-    SELECT device_id AS id, coalesce(production_serial, device_serial, '') AS device_serial, coalesce(imei, '') AS imei
+    SELECT device_id AS id, coalesce(production_serial, '') AS device_serial, coalesce(imei, '') AS imei
     FROM module WHERE device_id = ANY($1)
 """
 ADD_PROFILE: Final = "INSERT INTO device_profile (group_id, account_id, whitelist_check) VALUES ($1, $2, $3)"

@@ -10,6 +10,7 @@ from provisioning.app import Running
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.store import events, notices
 from provisioning.store.database import Database, Tx
+from provisioning.store.sealing import SealError
 from tests.conftest import Serve, load_rows, until
 from tests.devices import DEVICE, PRODUCT
 from tests.provisioning.store.registry import execute
@@ -43,11 +44,16 @@ async def test_works_for_accounts_are_done_to_their_end_and_one_that_fails_keeps
     async def failing(tx: Tx, *, now: datetime, limit: int) -> int:
         raise Refusal(Reason.UNAVAILABLE)
 
+    async def broken(tx: Tx, *, now: datetime, limit: int) -> int:
+        raise SealError("the key of somebody's authority does not open")
+
     async def working(tx: Tx, *, now: datetime, limit: int) -> list[int]:
         seen.append(now)
         return [left.pop() for _ in range(min(limit, len(left)))]
 
-    caring = asyncio.create_task(upkeep.care_for_accounts(database, (failing, working), lambda: now, every=0.01))
+    caring = asyncio.create_task(
+        upkeep.care_for_accounts(database, (failing, broken, working), lambda: now, every=0.01)
+    )
     await until(lambda: len(seen) >= 4, "the works, done twice")
     assert left == []
     assert set(seen) == {now}, "the clock that was given"

@@ -77,8 +77,6 @@ class Transfer(Form):
 async def renew(call: Call, asked: Renew) -> None:
     """Raises: Refusal UNKNOWN, MALFORMED, DEVICE_UNKNOWN, IN_USE; a revoked certificate cannot be renewed."""
     root = await _issuing(call, asked.name, "CAName")
-    if asked.days > root.ca_days:
-        raise refusals.invalid("DeviceCertificateValidity")
     chosen = await _chosen(call, root, asked.uids, asked.serials)
     if await roots.with_revoked(call.tx, [each.id for each in chosen]):
         raise refusals.invalid("ROTPublicUIDs" if asked.uids else "SerialNumbers")

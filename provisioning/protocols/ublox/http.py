@@ -11,7 +11,7 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from provisioning.core import accounts
-from provisioning.core.access import Access, key_set
+from provisioning.core.access import Access, Claims, key_set
 from provisioning.core.rates import Rates
 from provisioning.model.account import Account
 from provisioning.model.refusal import Reason, Refusal
@@ -59,8 +59,10 @@ class Operations:
                 found.append(web.post(path, handler))
                 if row.get:
                     found.append(web.get(path, handler))
-        # Paths below /v1 are nobody else's: what is unknown there is answered in the vendor's words.
-        found.append(web.route("*", "/v1/{rest:.*}", served("unknown", _unknown)))
+        # Paths below /v1 are nobody else's, nor are those of operations: whatever else is asked there, and with other
+        # methods, is answered in the vendor's words.
+        unknown = served("unknown", _unknown)
+        found += [web.route("*", path, unknown) for path in (*(row.path for row in ROUTES), "/v1/{rest:.*}")]
         return found
 
     async def key_set(self, request: web.Request) -> web.Response:
@@ -80,19 +82,30 @@ class Operations:
             claims = await self.access.read(world.database, token, now=now)
             note(request, account=claims.key)
             self._take_turn((claims.account_id, claims.generation))
-        form = await read_form(row, request)
+        try:
+            form = await read_form(row, request)
+        except Refusal:
+            if claims is not None:  # who asks comes before what is asked
+                async with world.database.read() as tx:
+                    await self._admit(tx, row, claims)
+            raise
         if isinstance(form, Authenticate | RefreshForm):
             self._take_turn(form.key[: LONGEST_KEY + 1])
         async with world.database.begin() as tx:
-            account = NOBODY
-            if claims is not None:
-                account = await accounts.current(tx, wire.PROTOCOL, claims)
-                if row.guard is Guard.SUBSCRIBED and not account.certificates:
-                    raise Refusal(Reason.UNSUPPORTED, account=claims.key)
+            account = await self._admit(tx, row, claims)
             result = await row.verb(self._call(tx, account, world), form)
         if isinstance(form, Authenticate | RefreshForm):  # it is a key now; what is none may be anything, a secret too
             note(request, account=form.key)
         return reply(row.writer(result))
+
+    async def _admit(self, tx: Tx, row: AnyOperation, claims: Claims | None) -> Account:
+        """Whose request it is. Raises: Refusal NOT_PROVEN; UNSUPPORTED, without the subscription that it takes."""
+        if claims is None:
+            return NOBODY
+        account = await accounts.current(tx, wire.PROTOCOL, claims)
+        if row.guard is Guard.SUBSCRIBED and not account.certificates:
+            raise Refusal(Reason.UNSUPPORTED, account=claims.key)
+        return account
 
     def _call(self, tx: Tx, account: Account, world: World) -> Call:
         return Call(

@@ -38,8 +38,8 @@ class GetInfo(Form):
     uids: Uids | None = Field(None, alias="ROTPublicUIDs")
     tags: TagNames | None = Field(None, alias="TagNames")
     serials: Annotated[list[Text], Field(max_length=MOST)] | None = Field(None, alias="DeviceSerialNumbers")
-    options: Annotated[list[Literal["CORE", "PROVISIONING", "ZTP"]], Field(max_length=MOST)] | None = Field(
-        None, alias="Options"
+    options: Annotated[list[Literal["CORE", "PROVISIONING", "ZTP"]], Field(min_length=1, max_length=MOST)] | None = (
+        Field(None, alias="Options")
     )
 
 

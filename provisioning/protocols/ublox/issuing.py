@@ -220,7 +220,8 @@ async def _issue(work: Heartbeat, root: Root, key: PublicKey, days: int, *, is_r
     if is_renewal:
         payload = {
             "CertificateAuthorityName": root.name, "CertificateSerialNumber": issued.serial,
-            "CertificateValidity": (issued.not_after - now) // DAY, "ExpirationDate": wire.write_time(issued.not_after),
+            "CertificateValidity": authorities.days_left(issued.not_after, now),
+            "ExpirationDate": wire.write_time(issued.not_after),
         }  # fmt: skip
         await notices.announce(work.tx, module, Event.CERTIFICATE_RENEWAL, payload, now=now)
     return issued

@@ -66,7 +66,7 @@ class GetCas(Paged):
 
 
 class GetCrls(Form):
-    names: Annotated[list[CaName], Field(max_length=MOST)] | None = Field(None, alias="CANames")
+    names: Annotated[list[CaName], Field(min_length=1, max_length=MOST)] | None = Field(None, alias="CANames")
 
 
 class GetCaDevices(Paged):
@@ -237,7 +237,11 @@ def write_cas(found: Page[Root]) -> Cas:
 
 def _write_ca(root: Root) -> Ca:
     renewal: Renewal = {} if root.renew_before is None else {"RenewBeforeExpiration": root.renew_before}
-    return {**write_created(root), **renewal, "ExpirationDate": wire.write_time(root.not_after)}
+    return {
+        "CAName": root.name, "CACertificateValidity": root.ca_days, "DeviceCertificateValidity": root.device_days,
+        **renewal, "Certificate": pki.write_pem(root.certificate), "CreatedDate": wire.write_time(root.created_at),
+        "ExpirationDate": wire.write_time(root.not_after),
+    }  # fmt: skip
 
 
 def write_crls(found: Sequence[Published]) -> Crls:

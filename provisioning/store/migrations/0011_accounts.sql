@@ -265,7 +265,7 @@ CREATE TABLE notification (
     device_id  bigint NOT NULL,
     kind       text NOT NULL,
     at         timestamptz NOT NULL,
-    payload    jsonb NOT NULL,
+    payload    json NOT NULL,                           -- its names keep their order
     CONSTRAINT notification_pkey PRIMARY KEY (id),
     CONSTRAINT notification_device_fkey FOREIGN KEY (device_id) REFERENCES module (device_id) ON DELETE CASCADE
 );

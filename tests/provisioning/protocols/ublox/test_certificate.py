@@ -166,9 +166,6 @@ async def test_the_ca_must_be_the_one_that_issued(desk: Desk) -> None:
     ):  # fmt: skip
         await desk.refused(path, body, 404, "Not Found")
     await desk.refused(TRANSFER, {"FromCA": CA, "ToCA": CA} | one, 400, "Bad Request. Invalid ToCA")
-    await desk.refused(
-        RENEW, DAYS | {"DeviceCertificateValidity": 1826} | one, 400, "Bad Request. Invalid DeviceCertificateValidity"
-    )
     desk.clock.move(days=1826)
     await desk.refused(RENEW, DAYS | one, 400, "Bad Request. Invalid CAName")
     await desk.refused(TRANSFER, {"FromCA": CA, "ToCA": OTHER_CA} | one, 400, "Bad Request. Invalid ToCA")

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from provisioning.app import Running
+from provisioning.core import accounts
 from provisioning.model.account import Account
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.protocols.ublox.auth import Authenticate
 from provisioning.protocols.ublox.http import LARGEST_BODY, read_authorization
+from provisioning.protocols.ublox.wire import PROTOCOL
 from tests.ublox import KEY, OTHER_KEY, SECRET, Answer, Client, client, make_account
 
 pytestmark = pytest.mark.server
@@ -40,7 +42,13 @@ async def test_who_asks_comes_before_what_is_asked(running: Running, api: Client
     async with client(running) as other:
         await other.authenticate(OTHER_KEY)
         await other.ok("/device/list/get")
-        await other.refused("/ztp/rootca/crl/get", {}, 401, "Not Authorized.")
+        for body in ({}, {"CANames": 7}):
+            await other.refused("/ztp/rootca/crl/get", body, 401, "Not Authorized.")
+        async with running.database.begin() as tx:
+            account = await accounts.find(tx, PROTOCOL, OTHER_KEY)
+            await accounts.rotate(tx, account, PROTOCOL, accounts.hash_secret("another"))
+        for body in ({}, {"PageNumber": 0}):
+            await other.refused("/device/list/get", body, 401, "Not Authorized.")
     await api.ok("/ztp/rootca/crl/get")
 
 
@@ -91,7 +99,10 @@ async def test_paths_and_methods(running: Running, api: Client) -> None:
         for method in ("POST", "GET", "DELETE"):
             found = await api.send(path, b"{}", headers=authorized(api, **JSON), method=method)
             assert said(found) == (404, {"message": "Not Found"}), f"{method} {path}"
-    assert said(await api.send(LISTED, b"", headers=authorized(api), method="GET")) == (404, {"message": "Not Found"})
+    for path in (LISTED, LISTED.removeprefix("/v1")):
+        for method in ("GET", "PUT"):
+            found = await api.send(path, b"", headers=authorized(api), method=method)
+            assert said(found) == (404, {"message": "Not Found"}), f"{method} {path}"
     for path in (ASKED, ASKED.removeprefix("/v1")):
         for method, headers in (("GET", {}), ("POST", {}), ("POST", {"Content-Type": "text/plain"}), ("POST", JSON)):
             answer = await api.send(path, b"", headers=authorized(api, **headers), method=method)

@@ -68,6 +68,7 @@ async def fleet(running: Running, account: Account, api: Client) -> Fleet:
     [
         (info.GetInfo, {"ROTPublicUIDs": UIDS, "Options": ["CORE", "ROT"]}, "Options"),
         (info.GetInfo, {"ROTPublicUIDs": UIDS, "Options": "CORE"}, "Options"),
+        (info.GetInfo, {"ROTPublicUIDs": UIDS, "Options": []}, "Options"),
         (info.GetInfo, {"DeviceSerialNumbers": [7]}, "DeviceSerialNumbers"),
         (info.GetInfo, {"DeviceSerialNumbers": ["7"] * 1_001}, "DeviceSerialNumbers"),
         (info.GetInfo, {"ROTPublicUIDs": ["x"]}, "ROTPublicUIDs"),
@@ -124,7 +125,7 @@ async def test_device_info(fleet: Fleet) -> None:
     assert await uids(DeviceSerialNumbers=["123234354", "none"]) == [UIDS[2]], "not another account's"
     assert await uids(DeviceSerialNumbers=["none"]) == []
     await fleet.refused("/device/info/get", {"ROTPublicUIDs": [UIDS[0], FOREIGN]}, "ROTPublicUIDs")
-    (blacklisted,) = (await ok("/device/info/get", {"ROTPublicUIDs": [UIDS[1]], "Options": []}))["DeviceInfo"]
+    (blacklisted,) = (await ok("/device/info/get", {"ROTPublicUIDs": [UIDS[1]], "Options": None}))["DeviceInfo"]
     assert list(blacklisted) == ["ROTPublicUID", "ROT", "Provisioning", "ZTP"], "all parts, if none is named"
     assert (blacklisted["ROT"]["State"], blacklisted["ROT"]["IsBlacklisted"]) == ("ALLOCATED", True)
     date = wire.write_time(now)

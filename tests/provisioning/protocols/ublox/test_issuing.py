@@ -166,13 +166,13 @@ async def test_renewal_before_expiry_keeps_the_key(desk: Desk) -> None:
     first = installed(await desk.beat())
     desk.clock.move(days=334)
     assert await desk.beat() == [], "31 days are left"
-    desk.clock.move(days=1)
+    desk.clock.move(days=1, microseconds=1)
     given = await desk.beat(csr=csr_of(pki.new_key()))
     second = installed(given)
     assert second.public_key() == first.public_key()
     assert second.serial_number != first.serial_number
     assert second.subject == first.subject
-    assert second.not_valid_after_utc == desk.clock() + timedelta(days=365)
+    assert second.not_valid_after_utc == desk.clock().replace(microsecond=0) + timedelta(days=365)
     assert "PrivateKey" not in given[0].body
     assert await desk.usage() == {"CertificateRenewals": 1}
     (told,) = await desk.told()
@@ -257,6 +257,8 @@ async def test_an_ordered_renewal_has_its_own_validity(desk: Desk) -> None:
     assert second.not_valid_after_utc == desk.clock() + timedelta(days=1000)
     assert await desk.usage() == {"CertificateRenewals": 1}
     assert await desk.beat() == [], "the order is done"
+    await order(desk, "renew", DeviceCertificateValidity=3650)
+    assert installed(await desk.beat()).not_valid_after_utc == (await desk.root()).not_after, "cut, not refused"
 
 
 async def test_an_update_takes_two_heartbeats_and_a_new_key(desk: Desk) -> None:

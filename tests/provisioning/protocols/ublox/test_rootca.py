@@ -13,7 +13,7 @@ from provisioning.core import pki
 from provisioning.model.account import Account
 from provisioning.model.refusal import Refusal
 from provisioning.protocols.ublox import refusals
-from provisioning.protocols.ublox.rootca import CreateCa
+from provisioning.protocols.ublox.rootca import CreateCa, GetCrls
 from provisioning.store.database import Database
 from tests import openssl
 from tests.ublox import OTHER_KEY, PROFILE, Client, make_account, make_profile
@@ -79,6 +79,10 @@ async def test_a_root_ca_is_as_the_contract_has_it(desk: Desk, tmp_path: Path) -
     assert listed == created | {
         "RenewBeforeExpiration": 180, "ExpirationDate": f"{own.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}",
     }  # fmt: skip
+    assert list(listed) == [
+        "CAName", "CACertificateValidity", "DeviceCertificateValidity", "RenewBeforeExpiration", "Certificate",
+        "CreatedDate", "ExpirationDate",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -101,6 +105,13 @@ def test_what_does_not_fit_is_named(more: dict[str, Any], field: str) -> None:
     with pytest.raises(Refusal) as caught:
         CreateCa.read(BODY | more)
     assert refusals.write_error(caught.value) == refusals.Row(400, f"Bad Request. Invalid {field}")
+
+
+def test_a_list_of_names_has_one_at_least() -> None:
+    with pytest.raises(Refusal) as caught:
+        GetCrls.read({"CANames": []})
+    assert refusals.write_error(caught.value) == refusals.Row(400, "Bad Request. Invalid CANames")
+    assert GetCrls.read({"CANames": None}).names is None
 
 
 async def test_device_certificates_live_no_longer_than_the_ca(desk: Desk) -> None:
