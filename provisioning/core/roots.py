@@ -7,6 +7,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from provisioning import log
 from provisioning.core import ca, certify, inventory, pki, publish
 from provisioning.core.pki import PublicKey
 from provisioning.model.account import Account
@@ -23,6 +24,7 @@ from provisioning.model.registry import Device
 from provisioning.model.root import Expiring, Root
 from provisioning.store import accounts, authorities, roots
 from provisioning.store.database import Tx
+from provisioning.store.sealing import SealError
 
 MOST: Final = 15
 """Root CAs of an account."""
@@ -165,13 +167,24 @@ async def rebuild_crl(tx: Tx, root: Root, *, now: datetime) -> None:
 async def refresh_crls(tx: Tx, *, now: datetime, limit: int = 100, among: Sequence[int] | None = None) -> int:
     """Make the CRLs anew that are a day old, or older than a revocation. Returns how many: call again at `limit`.
 
-    `among`: of these root CAs alone.
+    `among`: of these root CAs alone. Otherwise one that cannot sign, because its key does not open, hinders no other.
+
+    Raises:
+        SealError: one of `among` cannot sign.
     """
     ids = await roots.stale_crls(tx, now=now, most_age=CRL_AGE, limit=limit, among=among)
     found = await roots.by_ids(tx, ids)
+    done = 0
     for each in ids:
-        await rebuild_crl(tx, found[each], now=now)
-    return len(ids)
+        try:
+            async with tx.db.transaction():
+                await rebuild_crl(tx, found[each], now=now)
+            done += 1
+        except SealError as error:
+            if among is not None:
+                raise
+            log.get().error("account.crl", outcome="failed", reason="internal", ca=found[each].name, error=str(error))
+    return done
 
 
 # --- expiry ----------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.x509.oid import NameOID
 
+from provisioning import log
 from provisioning.core import pki as keys
 from provisioning.core import roots as authorities
 from provisioning.core.pki import PrivateKey, PublicKey, Request
@@ -34,6 +35,7 @@ from provisioning.protocols.ublox.notices import Event, Notification
 from provisioning.store import certificates, modules, roots, usage
 from provisioning.store import notices as told
 from provisioning.store.database import Tx
+from provisioning.store.sealing import SealError
 from provisioning.web.world import PkiPolicy
 
 RENEWALS: Final = "CertificateRenewals"
@@ -79,6 +81,10 @@ async def certificate_commands(work: Heartbeat) -> list[NewCommand]:
         if refusal.reason is not Reason.ILLEGAL_TRANSITION:
             raise
         await _tell_error(work, f"The CA is {refusal.detail.get('state')}")  # since it was read, just now
+        return []
+    except SealError as error:
+        log.get().error("account.certificate", outcome="failed", reason="internal", error=str(error))
+        await _tell_error(work, "The CA cannot sign")
         return []
 
 

@@ -108,9 +108,9 @@ async def bootstrap(visit: Visit, asked: mw.Bootstrap) -> Heard:
     A bootstrap that repeats the last one is answered as that one was; any other is a sign that there are two of it.
 
     Raises:
-        Refusal: MALFORMED with field `Timestamp`, which is before the last bootstrap's, or `DeviceProfileUID`, of
-            which the account has none; DUPLICATE from the transaction: headers of messages could not tell the module
-            from another of the account.
+        Refusal: MALFORMED with field `DeviceProfileUID`, of which the account has none; DUPLICATE from the
+            transaction: headers of messages could not tell the module from another of the account. In `Heard`:
+            MALFORMED with field `Timestamp`, which is before the last bootstrap's: that one was not its last.
     """
     tx = visit.tx
     await whitelist.keep(tx, visit.known.account_id)
@@ -118,7 +118,8 @@ async def bootstrap(visit: Visit, asked: mw.Bootstrap) -> Heard:
     if before.bootstrap_mac == asked.mac:
         return await _answer(visit, before)
     if before.signed_at is not None and asked.at < before.signed_at:
-        raise refusals.invalid("Timestamp")
+        await _note_clone(visit, before, DUPLICATE_BOOTSTRAP, asked.imei)
+        return Heard(before, refusal=refusals.invalid("Timestamp"))
     profile = None
     if asked.profile_uid is not None:
         profile = await profiles.find(tx, before.account_id, asked.profile_uid)

@@ -16,6 +16,7 @@ from provisioning.store.database import Database
 from provisioning.upkeep import FOR_ACCOUNTS
 from tests.certificates import kinds, notifications
 from tests.material import NOW
+from tests.provisioning.store.registry import execute
 from tests.ublox_certificates import CA, OTHER, OTHER_CA, UID, Desk, open_desk
 
 DAY = timedelta(days=1)
@@ -195,6 +196,20 @@ async def test_crls_are_made_anew_every_day(desk: Desk) -> None:
     assert {each.next_update_utc for each in crls} == {desk.clock() + 7 * DAY}
     desk.clock.move(days=1826)
     assert await work(desk, roots.refresh_crls) == 0, "the CAs have expired"
+
+
+async def test_a_key_that_does_not_open_holds_up_nobody_else(desk: Desk) -> None:
+    await desk.create()
+    await desk.create(OTHER_CA)
+    await desk.provision()
+    desk.clock.move(days=2)
+    damaged = (await desk.root()).authority_id
+    await execute(desk.database, "UPDATE authority SET key = set_byte(key, 30, 255 - get_byte(key, 30)) WHERE id = $1",
+                  damaged)  # fmt: skip
+    assert await work(desk, roots.refresh_crls) == 1, "the other CA's"
+    assert await desk.beat() == [], "a heartbeat goes on"
+    (error,) = await desk.rows("SELECT payload FROM notification WHERE kind = 'DEVICE_ERROR'")
+    assert json.loads(error["payload"]) == {"Error": "The CA cannot sign"}
 
 
 async def test_accounts_are_told_before_certificates_expire(desk: Desk) -> None:
