@@ -312,9 +312,8 @@ class Connection(asyncio.Protocol):
             self.close(str(verdict.reason))
             return
         self._admission = verdict
-        if not verdict.limits.wills and self._connect.will is not None:
-            self._connect = replace(self._connect, will=None)
-        listener, connect = self._listener, self._connect
+        listener = self._listener
+        self._connect = connect = self._connect.terms(wills=verdict.limits.wills)
         listener.sessions.enter(verdict.identity, self)
         if verdict.push is None:
             listener.came(verdict.device_id)

@@ -53,3 +53,10 @@ class Connect:
     """MQTT 5: how many unacknowledged QoS 1 messages the client takes."""
     maximum_packet: int | None = None
     """MQTT 5: the largest packet that the client takes, in bytes."""
+
+    def terms(self, *, wills: bool) -> "Connect":
+        """What a session goes by, without who it claimed to be and how it proved that: these may be long."""
+        return Connect(
+            self.level, "", None, None, self.clean, self.keepalive, self.will if wills else None, self.session_expiry,
+            self.receive_maximum, self.maximum_packet,
+        )  # fmt: skip

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
-from provisioning.model.credential import Credential
+from provisioning.model.credential import Credential, ProductCredential
 from provisioning.model.identity import Identity
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.store import logins
@@ -45,6 +45,8 @@ class Credentials:
         self._known: OrderedDict[Identity, Credential] = OrderedDict()
         self._missing: OrderedDict[Identity, tuple[Credential, float]] = OrderedDict()
         self._watches: dict[Identity, set[Watch]] = {}
+        self._products: dict[ProductCredential, ProductCredential] = {}
+        """One object for all devices of a product: there are many of them."""
         self._serving = False
         self._batcher = Batcher(self._fetch)
 
@@ -80,6 +82,7 @@ class Credentials:
             with self.watch(identity) as watch:
                 credential = await self._batcher.submit(identity)
             if not watch.changed:
+                credential = self._shared(credential)
                 self._keep(credential, watch)
                 return credential
         raise Refusal(Reason.UNAVAILABLE, error="the device changes faster than it can be read")
@@ -112,6 +115,7 @@ class Credentials:
         self._missing.pop(identity, None)
 
     def forget_product(self, protocol: str, product: str) -> None:
+        self._products.clear()
         for identity in [i for i in self._watches if i.product == product and i.protocol == protocol]:
             self._alarm(identity)
         for store in (self._known, self._missing):
@@ -140,10 +144,17 @@ class Credentials:
             self._alarm(identity)
         self._known.clear()
         self._missing.clear()
+        self._products.clear()
 
     def _alarm(self, identity: Identity) -> None:
         for watch in self._watches.get(identity, ()):
             watch.changed = True
+
+    def _shared(self, credential: Credential) -> Credential:
+        product = credential.product
+        if product is None or (shared := self._products.setdefault(product, product)) is product:
+            return credential
+        return replace(credential, product=shared)
 
     def _keep(self, credential: Credential, watch: Watch) -> None:
         if not self._serving:

@@ -50,18 +50,30 @@ CREATE: Final = """
 """
 
 
-def credential(tx: Tx, identity: Identity, row: asyncpg.Record) -> Credential:
-    """From a row with the columns of LOOK_UP. Raises: SealError."""
+def credential(
+    tx: Tx, identity: Identity, row: asyncpg.Record, opened: dict[int, ProductCredential] | None = None
+) -> Credential:
+    """From a row with the columns of LOOK_UP.
+
+    `opened`: products by their ids, of other rows of the same statement; its secret is opened once for all.
+
+    Raises:
+        SealError.
+    """
     if row["product_id"] is None:
         return Credential(identity)
-    product = ProductCredential(
-        id=row["product_id"],
-        secret=tx.sealer.open(row["product_secret"], products.context(identity.protocol, identity.product)),
-        dynamic_activation=row["dynamic_activation"],
-        auto_create=row["auto_create"],
-        certificate_login=row["certificate_login"],
-        client_authority=row["client_authority"],
-    )
+    product = opened.get(row["product_id"]) if opened else None
+    if product is None:
+        product = ProductCredential(
+            id=row["product_id"],
+            secret=tx.sealer.open(row["product_secret"], products.context(identity.protocol, identity.product)),
+            dynamic_activation=row["dynamic_activation"],
+            auto_create=row["auto_create"],
+            certificate_login=row["certificate_login"],
+            client_authority=row["client_authority"],
+        )
+        if opened is not None:
+            opened[product.id] = product
     if row["device_id"] is None:
         return Credential(identity, product)
     device = DeviceCredential(
@@ -81,9 +93,10 @@ async def look_up(tx: Tx, identities: Sequence[Identity]) -> list[Credential | S
     columns = zip(*((i.protocol, i.product, i.device) for i in identities), strict=True)
     rows = await tx.db.fetch(LOOK_UP, *columns)
     found: list[Credential | SealError] = []
+    opened: dict[int, ProductCredential] = {}
     for identity, row in zip(identities, rows, strict=True):
         try:
-            found.append(credential(tx, identity, row))
+            found.append(credential(tx, identity, row, opened))
         except SealError as error:  # one damaged row must not turn away the others
             found.append(error)
     return found

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from provisioning.model.credential import Credential
+from provisioning.model.credential import Credential, ProductCredential
 from provisioning.model.identity import Identity
 from provisioning.store import devices, logins
 from provisioning.store.database import Tx
@@ -75,9 +75,10 @@ async def look_up(tx: Tx, identities: Sequence[Identity]) -> list[Standing | Sea
     """In their order; the error, where a secret does not open."""
     columns = zip(*((i.protocol, i.product, i.device) for i in identities), strict=True)
     found: list[Standing | SealError] = []
+    opened: dict[int, ProductCredential] = {}
     for identity, row in zip(identities, await tx.db.fetch(LOOK_UP, *columns), strict=True):
         try:
-            found.append(Standing(logins.credential(tx, identity, row), row["full"]))
+            found.append(Standing(logins.credential(tx, identity, row, opened), row["full"]))
         except SealError as error:  # one damaged row must not turn away the others
             found.append(error)
     return found

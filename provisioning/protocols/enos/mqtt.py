@@ -8,7 +8,7 @@ from aiohttp import web
 
 from provisioning.core.generate import HOUSE
 from provisioning.core.login import LoginClaim, Means
-from provisioning.model.admission import NOTHING, Admission, Answer, Notice, Push, Rejection, Rights
+from provisioning.model.admission import NOTHING, Admission, Answer, Notice, Push, Rejection
 from provisioning.model.credential import Credential
 from provisioning.model.identity import Identity
 from provisioning.model.mqtt import NOBODY, Connect, Message, Peer
@@ -69,9 +69,9 @@ class Enos:
     def admit(self, claim: LoginClaim, credential: Credential) -> Admission:
         device, identity = credential.device, credential.identity
         assert device is not None
-        topic = mqtt_wire.activation_topic(identity)
         push = None
         if claim.means is Means.PRODUCT:
+            topic = mqtt_wire.activation_topic(identity)
             push = Push(
                 message=Message(topic, mqtt_wire.write_activation(identity, device.asset, device.secret), qos=1),
                 reply_topic=mqtt_wire.reply_to(topic), accepts=mqtt_wire.acknowledges, delay=self._settings.push_delay,
@@ -79,7 +79,7 @@ class Enos:
             )  # fmt: skip
         return Admission(
             identity=identity, device_id=device.id, epoch=device.epoch,
-            rights=Rights(mqtt_wire.prefixes(identity), frozenset({topic})), conduct=self,
+            rights=mqtt_wire.rights(identity), conduct=self,
             max_payload=self._settings.max_payload, push=push, once=self._settings.activation_strict,
         )  # fmt: skip
 

@@ -144,13 +144,52 @@ CONNACKS: Final[Mapping[Reason, ConnackCodes]] = {
 }
 
 
-def prefixes(identity: Identity) -> tuple[str, str]:
-    """Below these a device may publish and subscribe."""
-    return f"/sys/{identity.product}/{identity.device}/", f"/ext/session/{identity.product}/{identity.device}/"
+SYS: Final = "/sys/"
+SESSION: Final = "/ext/session/"
+ACTIVATION: Final = "thing/activate/info"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRights:
+    """A device may publish and subscribe below `/sys/{own}` and `/ext/session/{own}`.
+
+    Ten thousand devices that rest cost what is kept of each of them: one short text.
+    """
+
+    own: str
+    """`{productKey}/{deviceKey}/`"""
+
+    def _is_own(self, topic: str) -> bool:
+        return (topic.startswith(SYS) and topic.startswith(self.own, len(SYS))) or (
+            topic.startswith(SESSION) and topic.startswith(self.own, len(SESSION))
+        )
+
+    def may_publish(self, topic: str) -> bool:
+        """Not where the service itself hands out secrets."""
+        return self._is_own(topic) and not (
+            topic.startswith(SESSION) and topic.endswith(ACTIVATION)
+            and len(topic) == len(SESSION) + len(self.own) + len(ACTIVATION)
+        )  # fmt: skip
+
+    def may_subscribe(self, topic_filter: str) -> bool:
+        """Wildcards are fine below a prefix: a filter that reaches above it does not start with it."""
+        return self._is_own(topic_filter)
+
+    def may_receive(self, topic: str) -> bool:
+        return self._is_own(topic)
+
+
+def rights(identity: Identity) -> DeviceRights:
+    return DeviceRights(f"{identity.product}/{identity.device}/")
+
+
+def below_sys(identity: Identity) -> str:
+    """Below this are what the device tells, and what it is told."""
+    return f"{SYS}{identity.product}/{identity.device}/"
 
 
 def activation_topic(identity: Identity) -> str:
-    return f"/ext/session/{identity.product}/{identity.device}/thing/activate/info"
+    return f"{SESSION}{identity.product}/{identity.device}/{ACTIVATION}"
 
 
 def reply_to(topic: str) -> str:
@@ -216,7 +255,7 @@ def write_reply(request_id: object, code: int, message: str = "") -> bytes:
 
 def answer_report(identity: Identity, topic: str, payload: bytes) -> bytes | None:
     """What the cloud replies to a message on one of the device's own topics; None: nothing."""
-    prefix = prefixes(identity)[0]
+    prefix = below_sys(identity)
     below = topic[len(prefix) :]
     if not (topic.startswith(prefix) and REPORTS.fullmatch(below)):
         return None
@@ -253,4 +292,4 @@ COMMANDS: Final[Mapping[Reason, str]] = {Reason.DISABLED: "thing/disable"}
 def write_command(identity: Identity, command: str) -> tuple[str, bytes]:
     """Topic and payload of a command from the cloud."""
     payload = {"id": "1", "version": "1.0", "method": command.replace("/", "."), "params": {}}
-    return prefixes(identity)[0] + command, compact(payload)
+    return below_sys(identity) + command, compact(payload)

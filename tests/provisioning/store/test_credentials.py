@@ -296,3 +296,14 @@ async def test_without_a_database_it_says_unavailable(cache: Credentials, databa
         await cache.look_up(identity())
     assert caught.value.reason is Reason.UNAVAILABLE
     assert cache._watches == {}
+
+
+async def test_devices_of_a_product_share_what_is_known_of_it(cache: Credentials, fleet: Fleet) -> None:
+    """There are a hundred thousand of them in a cache, and a handful of products."""
+    both = [await cache.look_up(replace_device(fleet.identity, name)) for name in (fleet.identity.device, "nobody")]
+    assert both[0].product is not None
+    assert both[0].product is both[1].product
+
+
+def replace_device(identity: Identity, device: str) -> Identity:
+    return identity._replace(device=device)
