@@ -132,6 +132,8 @@ async def lock(tx: Tx, device_ids: Collection[int]) -> dict[int, Credential | Se
 
 async def rotate(tx: Tx, secrets: Mapping[int, tuple[Identity, str]]) -> None:
     """Give devices new secrets: device id -> identity and secret. Their sessions end."""
+    if not secrets:
+        return
     rows = [
         (device_id, tx.sealer.seal(secret, devices.context(i.protocol, i.product, i.device)))
         for device_id, (i, secret) in secrets.items()
