@@ -12,9 +12,7 @@ A fifth vendor is one folder and one word in `protocols()`.
 """
 
 from collections.abc import Iterable
-from typing import Protocol
-
-from aiohttp import web
+from typing import TYPE_CHECKING, Protocol
 
 from provisioning.core.gateway import Gateways
 from provisioning.core.login import LoginClaim
@@ -25,12 +23,14 @@ from provisioning.model.mqtt import Connect, Peer
 from provisioning.model.refusal import Reason
 from provisioning.model.registry import Device, Group, Product
 from provisioning.model.spec import Forms, Spec
-from provisioning.protocols import register
 from provisioning.protocols.enos.mqtt import Enos
 from provisioning.protocols.ioto.mqtt import Ioto
 from provisioning.protocols.tencent.mqtt import Tencent
 from provisioning.protocols.ublox.vendor import Ublox
 from provisioning.settings import Settings
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 
 class VendorProtocol(Protocol):
@@ -43,7 +43,7 @@ class VendorProtocol(Protocol):
         """How the keys and secrets look that are made up for its products and devices."""
         ...
 
-    def routes(self) -> Iterable[web.RouteDef]:
+    def routes(self) -> "Iterable[web.RouteDef]":
         """The HTTP operations."""
         ...
 
@@ -87,8 +87,10 @@ def protocols(settings: Settings, gateways: Gateways | None = None) -> tuple[Ven
     )  # fmt: skip
 
 
-def shared_routes(vendors: Iterable[VendorProtocol]) -> Iterable[web.RouteDef]:
+def shared_routes(vendors: Iterable[VendorProtocol]) -> "Iterable[web.RouteDef]":
     """The paths that vendors share, told apart."""
+    from provisioning.protocols import register  # noqa: PLC0415 - for who serves: commands do without
+
     named = {vendor.name: vendor for vendor in vendors}
     tencent, ioto = named["tencent"], named["ioto"]
     assert isinstance(tencent, Tencent) and isinstance(ioto, Ioto)  # noqa: PT018

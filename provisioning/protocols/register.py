@@ -9,8 +9,9 @@ from provisioning.model.refusal import Refusal
 from provisioning.protocols.ioto.mqtt import Ioto
 from provisioning.protocols.tencent import wire
 from provisioning.protocols.tencent.mqtt import Tencent
-from provisioning.web.body import parse_json, read_bytes
+from provisioning.web.body import read_bytes
 from provisioning.web.operation import REQUEST_TIMEOUT
+from provisioning.web.parsing import parse_json
 
 LARGEST_BODY = 16_384
 

@@ -2,7 +2,7 @@
 
     site        a listening socket: header deadline, cap on connections, clean end
     operation   what stands around every HTTP operation: deadline, refusal, one canonical line, metrics
-    body        a request's JSON body, read or refused
+    body        a request's body, read or refused; parsing: the JSON in it
     stray       requests that belong to no operation: unknown path, wrong method, not HTTP at all
     canonical   the one log line and the count of a request
     downloads   images of updates by signed links

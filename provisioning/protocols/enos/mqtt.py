@@ -2,9 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterable
-
-from aiohttp import web
+from typing import TYPE_CHECKING
 
 from provisioning.core.generate import HOUSE
 from provisioning.core.login import LoginClaim, Means
@@ -15,8 +13,13 @@ from provisioning.model.mqtt import NOBODY, Connect, Message, Peer
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device, Group, Product
 from provisioning.model.spec import Spec
-from provisioning.protocols.enos import certificates, http, mqtt_wire, rows, wire
+from provisioning.protocols.enos import mqtt_wire, rows, wire
 from provisioning.sections import Enos as Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aiohttp import web
 
 LEVELS = frozenset({4, 5})
 """MQTT 3.1.1 is the vendor's; 5 is accepted for others."""
@@ -38,7 +41,9 @@ class Enos:
 
     # --- the protocol ---
 
-    def routes(self) -> Iterable[web.RouteDef]:
+    def routes(self) -> "Iterable[web.RouteDef]":
+        from provisioning.protocols.enos import certificates, http  # noqa: PLC0415 - for who serves: commands do without
+
         always_200 = self._settings.error_http_status == "always200"
         return (*http.routes(always_200=always_200), *certificates.routes(always_200=always_200))
 

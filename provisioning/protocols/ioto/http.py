@@ -24,8 +24,9 @@ from provisioning.sections import Ioto as Settings
 from provisioning.store import claims as store
 from provisioning.store import devices, products
 from provisioning.store.database import Tx
-from provisioning.web.body import parse_json, read_bytes
+from provisioning.web.body import read_bytes
 from provisioning.web.operation import Handler, note, operation
+from provisioning.web.parsing import parse_json
 from provisioning.web.world import WORLD, Endpoints, asked_host
 
 LARGEST_BODY: Final = 16_384

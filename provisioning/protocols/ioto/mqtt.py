@@ -6,10 +6,10 @@ Agents send CONNECT without user name and password, with their id as client id, 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
 from cryptography import x509
 
 from provisioning.core import pki
@@ -31,9 +31,14 @@ from provisioning.model.mqtt import Connect, Message, Peer
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device, Group, Product
 from provisioning.model.spec import Spec
-from provisioning.protocols.ioto import http, rows, users, wire
+from provisioning.protocols.ioto import rows, wire
 from provisioning.sections import Ioto as Settings
-from provisioning.web.operation import Handler
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from provisioning.protocols.ioto.http import Operations
+    from provisioning.web.operation import Handler
 
 LEVEL: Final = 4
 """MQTT 3.1.1, and nothing else."""
@@ -177,15 +182,23 @@ class Ioto:
 
     def __init__(self, settings: Settings, names: Sequence[str] = ()) -> None:
         self._limits = SessionLimits(up=settings.messages_up)
-        self._devices = http.Operations(settings, names)
-        self._users = users.Operations(settings)
+        self._settings = settings
+        self._names = names
 
     # --- the protocol ---
 
-    def routes(self) -> Iterable[web.RouteDef]:
-        return (*self._devices.routes(), *self._users.routes())
+    @cached_property
+    def _devices(self) -> "Operations":
+        from provisioning.protocols.ioto.http import Operations  # noqa: PLC0415 - for who serves: commands do without
 
-    def register(self) -> Handler:
+        return Operations(self._settings, self._names)
+
+    def routes(self) -> "Iterable[web.RouteDef]":
+        from provisioning.protocols.ioto import users  # noqa: PLC0415 - for who serves: commands do without
+
+        return (*self._devices.routes(), *users.Operations(self._settings).routes())
+
+    def register(self) -> "Handler":
         """For who dispatches `http.ROOT_REGISTER`, a path that protocols share."""
         return self._devices.register()
 

@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
-
-from aiohttp import web
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 from provisioning.core.gateway import Gateways
 from provisioning.core.login import LoginClaim
@@ -15,11 +14,16 @@ from provisioning.model.mqtt import NOBODY, Connect, Message, Peer
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device, Group, Product
 from provisioning.model.spec import Spec
-from provisioning.protocols.tencent import http, mqtt_wire, rows, wire
+from provisioning.protocols.tencent import mqtt_wire, rows, wire
 from provisioning.protocols.tencent.gateway import GatewayDesk
 from provisioning.protocols.tencent.mqtt_wire import GATEWAY
 from provisioning.sections import Tencent as Settings
-from provisioning.web.operation import Handler
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from provisioning.protocols.tencent.http import Operations
+    from provisioning.web.operation import Handler
 
 CLOSE: Final = Answer(close=True)
 
@@ -37,7 +41,6 @@ class Tencent:
         self, settings: Settings, gateways: Gateways | None = None, *, clock: Callable[[], float] = time.time
     ) -> None:
         self._settings = settings
-        self._http = http.Operations(settings)
         self._clock = clock
         self._desk = GatewayDesk(gateways, freshness=settings.bind_freshness, clock=clock) if gateways else None
         self._limits = SessionLimits(
@@ -47,11 +50,17 @@ class Tencent:
 
     # --- the protocol ---
 
-    def routes(self) -> Iterable[web.RouteDef]:
+    @cached_property
+    def _http(self) -> "Operations":
+        from provisioning.protocols.tencent.http import Operations  # noqa: PLC0415 - for who serves: commands do without
+
+        return Operations(self._settings)
+
+    def routes(self) -> "Iterable[web.RouteDef]":
         """All but `register`, whose path is shared."""
         return self._http.routes()
 
-    def register(self) -> Handler:
+    def register(self) -> "Handler":
         return self._http.register()
 
     def read_user(self, name: str) -> Identity | None:

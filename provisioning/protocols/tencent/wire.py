@@ -17,7 +17,7 @@ from typing import Any, Final
 from provisioning.model.identity import Identity
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.protocols.tencent.payload import CERTIFICATE_ENCRYPTION, KEY_ENCRYPTION
-from provisioning.web.body import parse_json
+from provisioning.web.parsing import parse_json
 
 PROTOCOL: Final = "tencent"
 REGISTER_PATH: Final = "/device/register"

@@ -23,8 +23,9 @@ from provisioning.protocols.ublox.reading import Form
 from provisioning.protocols.ublox.routes import ROUTES
 from provisioning.sections import Ublox as Settings
 from provisioning.store.database import Tx
-from provisioning.web.body import is_json, parse_json, read_bytes
+from provisioning.web.body import is_json, read_bytes
 from provisioning.web.operation import note, operation
+from provisioning.web.parsing import parse_json
 from provisioning.web.world import WORLD, World
 
 LARGEST_BODY: Final = 1_048_576

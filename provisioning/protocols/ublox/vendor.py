@@ -2,10 +2,9 @@
 
 import uuid
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from types import MappingProxyType
-from typing import Final
-
-from aiohttp import web
+from typing import TYPE_CHECKING, Final
 
 from provisioning.core import generate
 from provisioning.core.login import LoginClaim
@@ -17,9 +16,13 @@ from provisioning.model.refusal import Reason, Refusal
 from provisioning.model.registry import Device, Group, Product
 from provisioning.model.spec import Forms, Spec
 from provisioning.protocols.fields import refuse
-from provisioning.protocols.ublox import machine_http, rows, wire
-from provisioning.protocols.ublox.http import Operations
+from provisioning.protocols.ublox import rows, wire
 from provisioning.sections import Ublox as Settings
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from provisioning.protocols.ublox.http import Operations
 
 NOT_AUTHORIZED: Final = ConnackCodes(5, 0x87)
 CONNACKS: Final[Mapping[Reason, ConnackCodes]] = MappingProxyType(dict.fromkeys(Reason, NOT_AUTHORIZED))
@@ -45,7 +48,7 @@ class Ublox:
     """The protocol, as `protocols.VendorProtocol` wants it."""
 
     def __init__(self, settings: Settings) -> None:
-        self._operations = Operations(settings)
+        self._settings = settings
 
     @property
     def name(self) -> str:
@@ -55,7 +58,15 @@ class Ublox:
     def forms(self) -> Forms:
         return FORMS
 
-    def routes(self) -> Iterable[web.RouteDef]:
+    @cached_property
+    def _operations(self) -> "Operations":
+        from provisioning.protocols.ublox.http import Operations  # noqa: PLC0415 - for who serves: commands do without
+
+        return Operations(self._settings)
+
+    def routes(self) -> "Iterable[web.RouteDef]":
+        from provisioning.protocols.ublox import machine_http  # noqa: PLC0415 - as above
+
         return [*self._operations.routes(), *machine_http.routes()]
 
     def read_row(self, row: dict[str, object]) -> Spec:

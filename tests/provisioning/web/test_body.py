@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from provisioning.model.refusal import Reason, Refusal
 from provisioning.web import connection
-from provisioning.web.body import MAX_DEPTH, MAX_DIGITS, is_json, parse_json, read_bytes, read_json
+from provisioning.web.body import is_json, read_bytes, read_json
+from provisioning.web.parsing import MAX_DEPTH, MAX_DIGITS, parse_json
 
 text = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 values = st.recursive(

@@ -29,7 +29,7 @@ continue-on-failure = true
 warnings = false
 
 [generation]
-max-examples = 3
+max-examples = 2
 no-shrink = true
 database = "none"
 
