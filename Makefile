@@ -18,7 +18,7 @@ run: .venv/ready ## serve with the demo fleet until Ctrl-C
 install: .venv/ready ## make .venv with the product and its command, and nothing else
 
 test: .venv-dev/ready .venv-vendor/ready .venv-vendor-tencent/ready ## pass every test
-	$(PYTEST) -n 3 --dist worksteal
+	$(PYTEST) -n 4 --dist worksteal
 
 fast: .venv-dev/ready ## the tests that need no server
 	$(PYTEST) -q -p no:xdist -p no:doctest -p no:cacheprovider -o timeout=0 --hypothesis-profile=fast -m "not server and not vendor and not slow"

@@ -3,6 +3,7 @@
 The README's tour and its test rely on this text.
 """
 
+import json
 import os
 import shlex
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from provisioning.cli.sign import mosquitto_line, now_ms, signed_login
+from provisioning.cli.simulate_ublox import DEMO_KEY, DEMO_SECRET
 from provisioning.sections import Http, Mqtt
 from provisioning.store import devices, groups, products
 
@@ -50,6 +52,8 @@ async def tour(running: "Running") -> str:
             parts += _tencent(running, product)
         if product := await products.find(tx, "ioto", demo.get("ioto", "")):
             parts += _ioto(running, product)
+        if demo.get("ublox") == DEMO_KEY:
+            parts += _ublox(running)
     if not parts:
         return ""
     lines = ["", "The demo fleet is loaded. Paste into another terminal:"]
@@ -113,6 +117,16 @@ def _ioto(running: "Running", product: "Product") -> list[tuple[str, str]]:
         ("It is claimed, and gets its token when it asks next:", f"{program()} claim {CLAIM_ID}"),
         ("Ioto devices get certificates and connect:",
          f"{program()} simulate ioto --product {token} --count 5{_where(running, ('http', 'mqtts'))}"),
+    ]  # fmt: skip
+
+
+def _ublox(running: "Running") -> list[tuple[str, str]]:
+    body = shlex.quote(json.dumps({"APIKey": DEMO_KEY, "APISecret": DEMO_SECRET}))
+    post = f"curl -s -H 'Content-Type: application/json' -d {body}"
+    return [
+        ("An application of u-blox authenticates:", f"{post} {_url(running)}/v1/authenticate; echo"),
+        ("Modules bootstrap, get certificates, send encrypted data:",
+         f"{program()} simulate ublox --count 3{_where(running, ('http',))}"),
     ]  # fmt: skip
 
 

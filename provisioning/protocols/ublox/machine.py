@@ -29,6 +29,8 @@ from provisioning.web.world import PkiPolicy
 NOBODYS_SECRET: Final = "00" * mw.KEY_BYTES
 PATIENCE: Final = 2
 """Intervals after which a module that has not come counts as unreachable."""
+MOST_AHEAD: Final = timedelta(days=1)
+"""How far in our future a bootstrap may be signed: one from later years would make all honest ones look old."""
 FACTS: Final = ("imei", "device_serial", "type_number", "rot_version", "version", "serial")
 """What a bootstrap may seal besides the device profile."""
 COLUMNS: Final = (
@@ -108,15 +110,18 @@ async def bootstrap(visit: Visit, asked: mw.Bootstrap) -> Heard:
     A bootstrap that repeats the last one is answered as that one was; any other is a sign that there are two of it.
 
     Raises:
-        Refusal: MALFORMED with field `DeviceProfileUID`, of which the account has none; DUPLICATE from the
-            transaction: headers of messages could not tell the module from another of the account. In `Heard`:
-            MALFORMED with field `Timestamp`, which is before the last bootstrap's: that one was not its last.
+        Refusal: MALFORMED with field `DeviceProfileUID`, of which the account has none, or `Timestamp`, which is too
+            far ahead; DUPLICATE from the transaction: headers of messages could not tell the module from another of
+            the account. In `Heard`: MALFORMED with field `Timestamp`, which is before the last bootstrap's: that one
+            was not its last.
     """
     tx = visit.tx
     await whitelist.keep(tx, visit.known.account_id)
     before = await _lock(visit)
     if before.bootstrap_mac == asked.mac:
         return await _answer(visit, before)
+    if asked.at > visit.now + MOST_AHEAD:
+        raise refusals.invalid("Timestamp")
     if before.signed_at is not None and asked.at < before.signed_at:
         await _note_clone(visit, before, DUPLICATE_BOOTSTRAP, asked.imei)
         return Heard(before, refusal=refusals.invalid("Timestamp"))

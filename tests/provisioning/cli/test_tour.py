@@ -37,15 +37,16 @@ async def test_commands_that_a_shell_reads(serve: Serve) -> None:
         shlex.split(line, comments=True) for line in lines if line.startswith("  ") and not line.startswith("  #")
     ]
     assert [words[0] for words in commands if words[0] in {"curl", "mosquitto_pub", "eval"}] == [
-        "curl", "mosquitto_pub", "eval", "curl",
+        "curl", "mosquitto_pub", "eval", "curl", "curl",
     ]  # fmt: skip
     assert all(words[-1] == "echo" for words in commands if words[0] == "curl"), "the answer has no newline"
-    assert len(commands) == 8
+    assert len(commands) == 10
     assert all(len(line) == len(line.rstrip()) for line in lines)
     at = f"--http-port {running.http.port} --mqtt-port {running.mqtt.port}"
     assert any(line.endswith(f"simulate tencent --count 5 {at}") for line in lines)
     at = f"--http-port {running.http.port} --mqtts-port {running.mqtts.port}"
     assert any(line.endswith(f"simulate ioto --product demo-sensor-token --count 5 {at}") for line in lines)
+    assert any(line.endswith(f"simulate ublox --count 3 --http-port {running.http.port}") for line in lines)
     url = f"http://127.0.0.1:{running.http.port}"
     assert any(line.endswith(f"{url}/api/device/register; echo") for line in lines)
     assert any(f"sign tencent --product DEMOMETER1 --device meter-1 --url {url} |" in line for line in lines)

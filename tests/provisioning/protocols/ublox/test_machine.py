@@ -247,6 +247,8 @@ async def test_the_same_bootstrap_again_and_older_ones(site: Site) -> None:
     assert (first.status, again.status) == (200, 200)
     assert first.body == again.body
     assert len(await site.activities()) == 1
+    future = await module.send("/device/v1/bootstrap", module.bootstrap_body(site.clock() + timedelta(hours=25)))
+    assert (future.status, future.body) == (400, {"message": "Bad Request. Invalid Timestamp"})
     older = await module.send("/device/v1/bootstrap", module.bootstrap_body(site.clock() - timedelta(hours=1)))
     assert (older.status, older.body) == (400, {"message": "Bad Request. Invalid Timestamp"})
     assert [reason for reason, *_ in await site.clones()] == ["DUPLICATE_BOOTSTRAP"], "it cannot be its last one"
