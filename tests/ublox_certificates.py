@@ -23,7 +23,6 @@ from provisioning.protocols.ublox.routes import ROUTES
 from provisioning.sections import Ublox
 from provisioning.store import certificates, commands, modules, roots
 from provisioning.store.database import Database
-from provisioning.web.world import PkiPolicy
 from tests.ublox import Clock, make_account, make_devices
 
 CA, OTHER_CA = "example.com", "test.example.com"
@@ -60,7 +59,7 @@ class Desk:
                 assert self.account.certificates, "the wire would have refused it"
             call = Call(
                 tx=tx, account=self.account, now=self.clock(), database=self.database, access=Access("i"),
-                pki=PkiPolicy(), settings=Ublox(),
+                settings=Ublox(),
             )  # fmt: skip
             result = await row.verb(call, form)
         return row.writer(result)
@@ -106,7 +105,7 @@ class Desk:
             (module,) = await modules.by_ids(tx, [module.id])
             if acknowledge:
                 await commands.drop(tx, module.id, [each.id for each in await commands.outstanding(tx, module.id)])
-            work = Heartbeat(tx=tx, module=module, csr=csr, now=now, pki=PkiPolicy())
+            work = Heartbeat(tx=tx, module=module, csr=csr, now=now)
             given = await certificate_commands(work)
             for each in given:
                 await commands.add(tx, module.id, each.kind, each.body, now)

@@ -267,7 +267,7 @@ async def remove(tx: Tx, account_id: int, url: str) -> int:
     return len(await tx.db.fetch(REMOVE, account_id, url))
 
 
-def _context(account_id: int, url: str, kind: str) -> str:
+def _context(account_id: object, url: object, kind: object) -> str:
     return f"webhook|{account_id}|{kind}|{url}"
 
 
@@ -301,7 +301,7 @@ def _delivery(tx: Tx, row: dict[str, object], lease: UUID) -> Delivery:
     sealed = row.pop("authorization_token")
     assert isinstance(sealed, bytes)
     try:
-        token = tx.sealer.open(sealed, f"webhook|{row['account_id']}|{row['kind']}|{row['url']}")
+        token = tx.sealer.open(sealed, _context(row["account_id"], row["url"], row["kind"]))
     except SealError:
         token = None
     return Delivery(**row, lease=lease, token=token)  # type: ignore[arg-type] # the columns of FIRST

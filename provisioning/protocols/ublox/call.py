@@ -11,7 +11,6 @@ from provisioning.model.account import Account
 from provisioning.protocols.ublox.reading import Form
 from provisioning.sections import Ublox as Settings
 from provisioning.store.database import Database, Tx
-from provisioning.web.world import PkiPolicy
 
 
 class Guard(Enum):
@@ -37,7 +36,6 @@ class Call:
     database: Database
     """For what must be durable whatever becomes of the operation."""
     access: Access
-    pki: PkiPolicy
     settings: Settings
 
 

@@ -110,7 +110,7 @@ class Operations:
 
     def _call(self, tx: Tx, account: Account, world: World) -> Call:
         return Call(
-            tx=tx, account=account, now=world.clock(), database=world.database, access=self.access, pki=world.pki,
+            tx=tx, account=account, now=world.clock(), database=world.database, access=self.access,
             settings=self.settings,
         )  # fmt: skip
 

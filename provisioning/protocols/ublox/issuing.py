@@ -36,7 +36,6 @@ from provisioning.store import certificates, modules, roots, usage
 from provisioning.store import notices as told
 from provisioning.store.database import Tx
 from provisioning.store.sealing import SealError
-from provisioning.web.world import PkiPolicy
 
 RENEWALS: Final = "CertificateRenewals"
 UPDATES: Final = "CertificateUpdates"
@@ -56,8 +55,6 @@ class Heartbeat:
     """Locked, as it is written: what was desired is current already. Its secret is looked up where it is not here."""
     csr: Request | None
     now: datetime
-    pki: PkiPolicy
-    """The house's own. It says nothing of certificates that accounts issue: these name no address of ours."""
 
 
 class NewCommand(NamedTuple):

@@ -24,7 +24,6 @@ from provisioning.store import notices as stored
 from provisioning.store.database import Tx
 from provisioning.store.machines import Known
 from provisioning.store.profiles import Profile
-from provisioning.web.world import PkiPolicy
 
 NOBODYS_SECRET: Final = "00" * mw.KEY_BYTES
 PATIENCE: Final = 2
@@ -52,7 +51,6 @@ class Visit:
     now: datetime
     source: str
     """IP address that it came from."""
-    pki: PkiPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +208,7 @@ async def heartbeat(visit: Visit, asked: mw.Heartbeat) -> Heard:
     await _tell_changes(visit, before, module)
     if module.activated:
         await _rotate(visit, module)
-        work = issuing.Heartbeat(tx=visit.tx, module=module, csr=csr, now=visit.now, pki=visit.pki)
+        work = issuing.Heartbeat(tx=visit.tx, module=module, csr=csr, now=visit.now)
         for each in await issuing.certificate_commands(work):
             await _give(visit, module, each.kind, each.body)
     return await _answer(visit, module)

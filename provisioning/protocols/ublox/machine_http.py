@@ -42,7 +42,7 @@ async def _serve(
         async with world.database.begin() as tx:
             known = await machine.prove(tx, asked, body)
             note(request, account=known.account)
-            visit = Visit(tx=tx, known=known, now=world.clock(), source=request.remote or "", pki=world.pki)
+            visit = Visit(tx=tx, known=known, now=world.clock(), source=request.remote or "")
             heard = await verb(visit, asked)
     except Refusal as refusal:
         if refusal.reason is Reason.DUPLICATE and refusal.detail.get("field") == "device":
